@@ -1,0 +1,66 @@
+"""Finetuner: pretrained backbones as embedding models, fine-tuned for search.
+
+Importing this package imports nothing heavy: what needs torch is imported when it is first asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from finetuner_core.catalogue.table import describe_models, list_models
+    from finetuner_core.data.dataset import Column, Dataset
+    from finetuner_core.errors import FinetunerError
+    from finetuner_core.evaluation.evaluate import evaluate
+    from finetuner_core.modeling.build import build_model, load
+    from finetuner_core.modeling.embedding_model import EmbeddingModel
+    from finetuner_core.training.fit import FitResult, fit
+
+__all__ = [
+    "Column",
+    "Dataset",
+    "EmbeddingModel",
+    "FinetunerError",
+    "FitResult",
+    "build_model",
+    "describe_models",
+    "evaluate",
+    "fit",
+    "list_models",
+    "load",
+]
+
+_HOME = {
+    "Column": "finetuner_core.data.dataset",
+    "Dataset": "finetuner_core.data.dataset",
+    "EmbeddingModel": "finetuner_core.modeling.embedding_model",
+    "FinetunerError": "finetuner_core.errors",
+    "FitResult": "finetuner_core.training.fit",
+    "build_model": "finetuner_core.modeling.build",
+    "describe_models": "finetuner_core.catalogue.table",
+    "evaluate": "finetuner_core.evaluation.evaluate",
+    "fit": "finetuner_core.training.fit",
+    "list_models": "finetuner_core.catalogue.table",
+    "load": "finetuner_core.modeling.build",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'finetuner' has no attribute {name!r}")
+    try:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "numpy", "safetensors", "tqdm"):
+            raise
+        from finetuner_core.errors import PluginError
+
+        raise PluginError(
+            f"finetuner.{name} needs {error.name}, which is not installed.\n"
+            "It comes with every plugin that has a network, such as: pip install finetuner-mlp"
+        ) from None
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

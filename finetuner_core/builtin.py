@@ -1,0 +1,71 @@
+"""The poolings and losses that come with the core, through the same hooks as everybody's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from finetuner_core.plugin import LossInfo, Option, OptionValue, PoolingInfo, hookimpl
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from finetuner_core.interfaces import Pooling
+
+
+@hookimpl
+def list_poolings() -> Iterable[PoolingInfo]:
+    return (
+        PoolingInfo("native", "The backbone's own pooled vector, as its authors made it"),
+        PoolingInfo("mean", "The mean of the real tokens"),
+        PoolingInfo("cls", "The first real token"),
+        PoolingInfo("max", "The largest value of each feature over the real tokens"),
+    )
+
+
+@hookimpl
+def build_pooling(info: PoolingInfo, dim: int, options: Mapping[str, OptionValue]) -> Pooling:
+    from finetuner_core.modeling.pooling import POOLINGS
+
+    return POOLINGS[info.name](dim)
+
+
+@hookimpl
+def list_losses() -> Iterable[LossInfo]:
+    return (
+        LossInfo(
+            "infonce",
+            "Each item's positive against all others of the batch (van den Oord et al. 2018)",
+            (
+                Option("temperature", "float", 0.05, "What similarities are divided by.", minimum=1e-3),
+                Option("learnable", "bool", False, "Whether the temperature is trained with the model."),
+                Option("symmetric", "bool", False, "Whether positives are also asked for their anchors, as in CLIP."),
+            ),
+        ),
+        LossInfo(
+            "triplet",
+            "An anchor nearer to its positive than to a negative by a margin (Schroff et al. 2015)",
+            (
+                Option("margin", "float", 0.2, "By how much nearer, in Euclidean distance.", minimum=0),
+                Option(
+                    "mining",
+                    "str",
+                    "hard",
+                    "Which triplets of a batch count: the hardest of each anchor, or all semi-hard ones.",
+                    choices=("hard", "semihard"),
+                ),
+            ),
+        ),
+        LossInfo(
+            "contrastive",
+            "Positives together, negatives apart by a margin (Hadsell et al. 2006)",
+            (Option("margin", "float", 0.5, "How far apart negatives have to be.", minimum=0),),
+        ),
+    )
+
+
+@hookimpl
+def build_loss(info: LossInfo, dim: int, options: Mapping[str, OptionValue]) -> nn.Module:
+    from finetuner_core.losses import LOSSES
+
+    return LOSSES[info.name](**options)

@@ -1,0 +1,1 @@
+"""How well a model finds what belongs together: search, metrics, report."""

@@ -1,0 +1,111 @@
+"""How well a model searches data: labelled items among themselves, or anchors among positives."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from finetuner_core.data.dataset import Column, Dataset
+from finetuner_core.data.forms import read_dataset
+from finetuner_core.data.usable import usable
+from finetuner_core.errors import DataError
+from finetuner_core.evaluation.metrics import summarise
+from finetuner_core.evaluation.retrieval import ranks_of_relevant
+from finetuner_core.modeling.build import build_model
+from finetuner_core.modeling.embedding_model import EmbeddingModel
+
+
+def evaluate(
+    model: EmbeddingModel | str | Path,
+    data: Dataset | str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    batch_size: int | None = None,
+    skip_bad_items: bool = False,
+) -> dict[str, float]:
+    """Measures how well a model finds what belongs together.
+
+    Labelled data: every item asks for those of its label among all others. Pairs: every anchor asks for its positives
+    among all positives; for text with images, the text asks for the image.
+
+    Args:
+        model: a model, the folder of a saved one, or a name.
+        data: data, or a file or folder of it.
+        columns: for each name that Finetuner knows, the header in the file.
+        batch_size: how many items are encoded at a time.
+        skip_bad_items: whether images that cannot be read are left out instead of ending the run.
+
+    Returns:
+        `recall@1`, `recall@5`, `recall@10`, `mrr`, `ndcg@10` and `map`, between 0 and 1, as
+        `finetuner_core.evaluation.metrics` defines them.
+
+    Raises:
+        FinetunerError: if the model or the data cannot be had, or do not fit.
+    """
+    if not isinstance(model, EmbeddingModel):
+        model = build_model(str(model))
+    if not isinstance(data, Dataset):
+        data = read_dataset(data, model.info, columns)
+    return evaluate_dataset(model, usable(data, skip_bad_items=skip_bad_items)[0], batch_size=batch_size)
+
+
+def evaluate_dataset(model: EmbeddingModel, data: Dataset, *, batch_size: int | None = None) -> dict[str, float]:
+    """`evaluate` for data that is known to be readable."""
+    if data.form == "labelled":
+        return _evaluate_labelled(model, data, batch_size)
+    return _evaluate_pairs(model, data, batch_size)
+
+
+def check_evaluable(data: Dataset) -> None:
+    """Whether there is anything to find in labelled data.
+
+    Raises:
+        DataError: if no label stands on two items.
+    """
+    if data.form == "labelled" and len(set(data.classes)) == len(data):
+        raise DataError(
+            f"{data.source}: each of its {len(data)} items has a label of its own, so there is nothing to find.\n"
+            "Evaluation needs labels with two items or more."
+        )
+
+
+def _evaluate_labelled(model: EmbeddingModel, data: Dataset, batch_size: int | None) -> dict[str, float]:
+    check_evaluable(data)
+    (column,) = data.columns
+    vectors = model.encode(column.items, modality=column.modality, batch_size=batch_size)
+    classes = np.array(data.classes)
+
+    def relevant(query: int) -> np.ndarray:
+        same = np.flatnonzero(classes == classes[query])
+        return same[same != query]
+
+    ranks = list(ranks_of_relevant(vectors, vectors, relevant, leave_one_out=True))
+    return summarise(ranks, any_relevant=True)
+
+
+def _evaluate_pairs(model: EmbeddingModel, data: Dataset, batch_size: int | None) -> dict[str, float]:
+    anchors, positives = data.columns
+    query_of_row, queries = _distinct(anchors)
+    document_of_row, documents = _distinct(positives)
+    relevant: dict[int, set[int]] = defaultdict(set)
+    for query, document in zip(query_of_row, document_of_row, strict=True):
+        relevant[query].add(document)
+    ranks = ranks_of_relevant(
+        model.encode(anchors.take(queries), modality=anchors.modality, batch_size=batch_size),
+        model.encode(positives.take(documents), modality=positives.modality, batch_size=batch_size),
+        lambda query: np.array(sorted(relevant[query])),
+    )
+    return summarise(list(ranks), any_relevant=False)
+
+
+def _distinct(column: Column) -> tuple[list[int], list[int]]:
+    """For each row the number of its item among the different ones, and a row of each of those."""
+    numbers = column.identities()
+    rows: list[int] = []
+    for row, number in enumerate(numbers):
+        if number == len(rows):
+            rows.append(row)
+    return numbers, rows

@@ -1,0 +1,23 @@
+"""Before and after, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tabulate import tabulate
+
+
+def render_metrics(metrics: Mapping[str, float]) -> str:
+    """One column of metrics."""
+    return tabulate([(name, f"{value:.3f}") for name, value in metrics.items()], ("metric", "value"), **_STYLE)
+
+
+def render_comparison(before: Mapping[str, float], after: Mapping[str, float]) -> str:
+    """Metrics before and after training, and what they gained."""
+    rows = [
+        (name, f"{before[name]:.3f}", f"{after[name]:.3f}", f"{after[name] - before[name]:+.3f}") for name in before
+    ]
+    return tabulate(rows, ("metric", "before", "after", "gain"), **_STYLE)
+
+
+_STYLE = {"tablefmt": "simple", "stralign": "right", "disable_numparse": True}

@@ -1,0 +1,138 @@
+"""What a plugin's loaded network has to offer. This module imports torch: a plugin imports it beside its network.
+
+The light half of the contract, which a plugin imports at discovery, is `finetuner_core.plugin`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from finetuner_core.values import Modality
+
+Batch: TypeAlias = Mapping[str, Tensor]
+"""What a network is fed: tensors by name, each with the batch as its first dimension."""
+
+Prepared: TypeAlias = Any
+"""What a plugin's `prepare` makes of an item and its `collate` takes. Only an image's form is known to the core."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What every backbone gives, whatever it is: a sequence of token features for each item.
+
+    Args:
+        tokens: float (B, T, D). A feature map has T = H * W in row-major order, a text T tokens, a vector or a
+            backbone's own pooled output T = 1.
+        mask: bool (B, T), true where a token is real and false where it is padding.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+
+    @staticmethod
+    def of_vectors(vectors: Tensor) -> Features:
+        """Vectors (B, D) as sequences of one token."""
+        return Features(vectors.unsqueeze(1), torch.ones(len(vectors), 1, dtype=torch.bool, device=vectors.device))
+
+
+class Preprocess(Protocol):
+    """How to feed a network, in two halves: what can be done ahead, item by item, and what needs the whole batch."""
+
+    def prepare(self, items: Sequence[object]) -> list[Prepared]:
+        """Makes cheap, picklable things of raw items: token ids, a decoded and resized image.
+
+        Args:
+            items: texts (`str`), images (a path, or a `PIL.Image.Image`), or vectors (array of D numbers).
+
+        Returns:
+            One prepared item for each, in the same order.
+
+        Raises:
+            DataError: if an item cannot be read; the message names it.
+        """
+        ...
+
+    def length(self, prepared: Prepared) -> int:
+        """How many tokens the network will see of it, so that batches can be made of items of like length."""
+        ...
+
+    def collate(self, prepared: Sequence[Prepared]) -> Batch:
+        """Makes the tensors of one batch."""
+        ...
+
+
+class ImagePreprocess(Preprocess, Protocol):
+    """The preprocess of the modality `image`.
+
+    `prepare` gives uint8 tensors (3, H, W), resized but not cropped; `collate` cuts what has not the network's size
+    to it and normalises. Between the two the core augments training images.
+    """
+
+    image_size: tuple[int, int]
+    """Height and width in pixels of what the network sees."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a network, from its input to its output, that can be frozen as one.
+
+    Args:
+        name: as a person would call it.
+        modules: the modules that belong to it, dropout and batch statistics included.
+        parameters: parameters of it that no such module holds (a class token, position embeddings).
+    """
+
+    name: str
+    modules: tuple[nn.Module, ...]
+    parameters: tuple[nn.Parameter, ...] = ()
+
+
+class FeatureExtractor(nn.Module, ABC):
+    """A network without its head, for one modality."""
+
+    dim: int
+    """Width D of the token features."""
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Features:
+        """Features (B, T, D) of a collated batch."""
+
+    @abstractmethod
+    def stages(self) -> Sequence[Stage]:
+        """The network's parts from input to output. Together they hold every parameter of the extractor."""
+
+
+class Pooling(nn.Module, ABC):
+    """Makes one vector of each sequence of token features."""
+
+    dim: int
+    """Width of the vectors that come out."""
+
+    @abstractmethod
+    def forward(self, features: Features) -> Tensor:
+        """Vectors (B, dim) of features (B, T, D). Padding must not change them."""
+
+
+@dataclass(frozen=True)
+class LoadedBackbone:
+    """A network as it was published, and how to feed and keep it.
+
+    Args:
+        network: the network, its head included, in float32.
+        preprocess: how to feed it, for each modality of the row.
+        save: writes the network, as it then is, and all that its preprocess needs, into a folder that
+            `find_backbone` recognises: safetensors and JSON only. It is called after `strip_head`.
+        new_weights: names of parameters that the pretrained weights did not hold and that therefore start untrained.
+    """
+
+    network: nn.Module
+    preprocess: Mapping[Modality, Preprocess]
+    save: Callable[[Path], None]
+    new_weights: tuple[str, ...] = ()

@@ -1,0 +1,35 @@
+"""Keeps what libraries print while they load away from the person, unless it was asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+
+
+def verbose() -> bool:
+    """Whether a person wants to see what the libraries below print: `finetuner -v`, or FINETUNER_VERBOSE=1."""
+    return os.environ.get("FINETUNER_VERBOSE", "") not in ("", "0")
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Within it, standard output and error, warnings and log records below ERROR go nowhere."""
+    if verbose():
+        yield
+        return
+    level = logging.root.manager.disable
+    logging.disable(max(level, logging.WARNING))
+    try:
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

@@ -1,0 +1,57 @@
+"""How a model is trained, checked before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from finetuner_core.errors import OptionError
+from finetuner_core.values import near, quote
+
+Schedule = Literal["cosine", "linear"]
+Precision = Literal["auto", "float32", "bfloat16"]
+Augment = Literal["auto", "none", "crop", "crop+mirror"]
+
+_MINIMA = {"epochs": 1, "batch_size": 2, "weight_decay": 0, "warmup": 0, "max_grad_norm": 0, "seed": 0}
+_CHOICES = {"schedule": get_args(Schedule), "precision": get_args(Precision), "augment": get_args(Augment)}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is trained; `finetuner_core.training.fit.fit` says what each setting means.
+
+    Raises:
+        OptionError: if a value is out of its range.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float | None
+    weight_decay: float
+    warmup: float
+    schedule: Schedule
+    max_grad_norm: float
+    freeze: str | int | None
+    augment: Augment
+    precision: Precision
+    device: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name, minimum in _MINIMA.items():
+            if not getattr(self, name) >= minimum:
+                raise OptionError(f"{name} is {getattr(self, name)}; it must be at least {minimum}.")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise OptionError(f"learning_rate is {self.learning_rate}; it must be more than 0.")
+        if not self.warmup < 1:
+            raise OptionError(f"warmup is {self.warmup}; it is a share of the steps, less than 1.")
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                allowed = ", ".join(choices)
+                raise OptionError(f"{name} is {quote(value)}; allowed are {allowed}.{near(str(value), choices)}")
+        is_count = isinstance(self.freeze, int) and not isinstance(self.freeze, bool) and self.freeze >= 1
+        if self.freeze not in (None, "backbone") and not is_count:
+            raise OptionError(
+                f'freeze is {quote(self.freeze)}; it is "backbone", or how many of its first stages, such as 2.'
+            )
