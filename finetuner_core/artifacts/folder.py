@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetuner_core.catalogue.names import is_path, resolve
+from finetuner_core.catalogue.registry import catalogue
 from finetuner_core.errors import FolderError, OptionError
 from finetuner_core.values import BackboneInfo, quote
 
@@ -133,3 +135,15 @@ class SavedModel:
 def write_json(file: Path, content: object) -> None:
     """Writes JSON that a person can read."""
     file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def find_row(name: str) -> BackboneInfo:
+    """The row of a model without loading it: of the table, of a plugin, or of a saved model.
+
+    Raises:
+        UnknownNameError: if nobody, or more than one plugin, knows it.
+        FolderError: if it is the folder of a saved model that cannot be read.
+    """
+    if is_path(name) and is_saved_model(name):
+        return SavedModel.read(Path(name).expanduser().resolve()).info
+    return resolve(catalogue(), name)

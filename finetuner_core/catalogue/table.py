@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 
-from tabulate import DataRow, Line, TableFormat, tabulate
+import tabulate
+from tabulate import DataRow, Line, TableFormat
 
 from finetuner_core.catalogue.registry import catalogue
-from finetuner_core.values import BackboneInfo
+from finetuner_core.values import BackboneInfo, OptionValue
 
 TITLE = "Finetuner backbones"
 COLUMNS = ("model", "task", "output_dim", "architecture", "description")
@@ -62,11 +64,44 @@ def render(rows: Sequence[BackboneInfo]) -> str:
         (row.name, row.task, "-" if row.output_dim is None else str(row.output_dim), row.architecture, row.description)
         for row in rows
     ]
-    table = tabulate(cells, COLUMNS, tablefmt=_LOOK, stralign="right", disable_numparse=True)
+    # tabulate makes every column two wider than its header; that number can be set for the whole module alone.
+    padding, tabulate.MIN_PADDING = tabulate.MIN_PADDING, 0
+    try:
+        table = tabulate.tabulate(cells, COLUMNS, tablefmt=_LOOK, stralign="right", disable_numparse=True)
+    finally:
+        tabulate.MIN_PADDING = padding
     return f"{TITLE.center(len(table.splitlines()[0])).rstrip()}\n{table}"
 
 
-def as_json(row: BackboneInfo) -> dict[str, str | int | None]:
+def render_row(row: BackboneInfo) -> str:
+    """All that is known of one model, a line for each thing."""
+    facts = {
+        "model": row.full_name,
+        "task": row.task,
+        "takes": " and ".join(row.modalities),
+        "output_dim": "follows from its options" if row.output_dim is None else str(row.output_dim),
+        "architecture": row.architecture,
+        "description": row.description,
+        "parameters": "not known" if row.parameters is None else f"{row.parameters:,}",
+        "poolings": f"{', '.join(row.poolings)} (the first is its default)",
+        "licence": row.licence or "not known",
+        "source": row.source or "not known",
+    }
+    lines = [f"{name:<13} {value}" for name, value in facts.items()]
+    for option in row.options:
+        default = "required" if option.required else f"default {_shown(option.default)}"
+        choices = f" Allowed: {', '.join(map(str, option.choices))}." if option.choices else ""
+        lines.append(f"{'option':<13} {option.name} ({option.type}, {default}): {option.help}{choices}")
+    return "\n".join(lines)
+
+
+def _shown(value: OptionValue) -> str:
+    if value is None:
+        return "not set"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
+
+
+def as_json(row: BackboneInfo) -> dict[str, object]:
     """A row as `finetuner list --json` gives it."""
     return {
         "name": row.name,
@@ -75,4 +110,16 @@ def as_json(row: BackboneInfo) -> dict[str, str | int | None]:
         "architecture": row.architecture,
         "description": row.description,
         "full_name": row.full_name,
+    }
+
+
+def as_full_json(row: BackboneInfo) -> dict[str, object]:
+    """A row as `finetuner show --json` gives it."""
+    return as_json(row) | {
+        "modalities": row.modalities,
+        "parameters": row.parameters,
+        "poolings": row.poolings,
+        "licence": row.licence,
+        "source": row.source,
+        "options": [asdict(option) for option in row.options],
     }

@@ -136,3 +136,38 @@ def _read_vectors(table: Table, cells: Sequence[object]) -> np.ndarray:
             f"({len(wrong):,} of {len(vectors):,} rows do)."
         )
     return vectors
+
+
+def find_items(table: Table, info: BackboneInfo, column: str | None, modality: str | None) -> Column:
+    """The column of a table that a model is to encode.
+
+    Args:
+        table: what was read.
+        info: the model's row.
+        column: its header; where not given, the one named after the modality (`text`, `image`, `vectors`), or the only
+            one that there is.
+        modality: what is in it; where not given, the model's only one.
+
+    Raises:
+        DataError: if that does not say which column.
+    """
+    own_column: Mapping[str, str] = {"text": "text", "image": "image", "vector": "vectors"}
+    fitting: Sequence[Modality] = info.modalities
+    if modality is not None:
+        fitting = [own for own in fitting if own == modality]
+    elif len(fitting) > 1:
+        wanted = table.columns if column is None else (column,)
+        fitting = [own for own in fitting if own_column[own] in wanted]
+    if len(fitting) != 1:
+        raise DataError(
+            f"{info.name} takes {' or '.join(info.modalities)}; which of them is in {table.source}?\n"
+            f"Say --modality {' or --modality '.join(info.modalities)}"
+        )
+    if column is None:
+        column = own_column[fitting[0]] if own_column[fitting[0]] in table.columns else None
+        if column is None and len(table.columns) > 1:
+            raise DataError(
+                f"{table.source} has the columns {', '.join(table.columns)}; which one is to be encoded?\n"
+                "Say --column HEADER"
+            )
+    return read_column(table, column or next(iter(table.columns)), fitting[0])

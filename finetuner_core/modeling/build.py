@@ -143,15 +143,3 @@ def _checked_extractors(plugin: Plugin, row: BackboneInfo, value: object) -> Map
     if wrong:
         raise PluginError(f'Plugin "{plugin.namespace}": strip_head gave no FeatureExtractor for {", ".join(wrong)}.')
     return extractors
-
-
-def find_row(name: str) -> BackboneInfo:
-    """The row of a model without loading it: of the table, of a plugin, or of a saved model.
-
-    Raises:
-        UnknownNameError: if nobody, or more than one plugin, knows it.
-        FolderError: if it is the folder of a saved model that cannot be read.
-    """
-    if is_path(name) and is_saved_model(name):
-        return SavedModel.read(Path(name).expanduser().resolve()).info
-    return resolve(catalogue(), name)

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from finetuner_core.artifacts.folder import check_writable, write_folder, write_json
+from finetuner_core.artifacts.folder import check_writable, find_row, write_folder, write_json
 from finetuner_core.catalogue.registry import call, catalogue
 from finetuner_core.data.batches import ClassBatches, PairBatches
 from finetuner_core.data.dataset import Dataset
@@ -21,7 +21,7 @@ from finetuner_core.data.usable import usable
 from finetuner_core.errors import OptionError, PluginError
 from finetuner_core.evaluation.evaluate import check_evaluable, evaluate_dataset
 from finetuner_core.evaluation.report import render_comparison
-from finetuner_core.modeling.build import build_model, find_row
+from finetuner_core.modeling.build import build_model
 from finetuner_core.modeling.embedding_model import EmbeddingModel
 from finetuner_core.training.compute import choose_device, choose_precision
 from finetuner_core.training.freezing import freeze as freeze_model

@@ -1,0 +1,63 @@
+"""The command `finetuner`. Nothing heavy is imported above a function's body."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from finetuner_core.cli.catalogue import doctor, list_command, show
+from finetuner_core.cli.fit import fit
+from finetuner_core.cli.use import encode, evaluate
+from finetuner_core.errors import FinetunerError
+
+__all__ = ["cli", "main"]
+
+
+class _Group(click.Group):
+    """Says every error in one or two lines on stderr, and exits with code 2."""
+
+    def main(self, *args: object, **extra: object) -> NoReturn:  # type: ignore[override]
+        extra["standalone_mode"] = False
+        try:
+            code = super().main(*args, **extra)  # type: ignore[arg-type]
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(2)
+        except click.ClickException as error:
+            _fail(error.format_message())
+        except FinetunerError as error:
+            _fail(str(error))
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("Stopped.", err=True)
+            sys.exit(130)
+        except BrokenPipeError:
+            # Whoever read our output has enough. What is still buffered goes nowhere, or Python complains at its exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(f"Error: {message}", err=True)
+    sys.exit(2)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="finetuner-core", prog_name="finetuner")
+@click.option("-v", "--verbose", is_flag=True, help="Show what the libraries below print.")
+def cli(verbose: bool) -> None:
+    """Turns pretrained backbones into embedding models and fine-tunes them for search."""
+    if verbose:
+        os.environ["FINETUNER_VERBOSE"] = "1"
+
+
+for command in (list_command, show, fit, evaluate, encode, doctor):
+    cli.add_command(command)
+
+
+def main() -> NoReturn:
+    """The console script."""
+    cli.main()

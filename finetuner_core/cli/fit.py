@@ -1,0 +1,65 @@
+"""`finetuner fit`."""
+
+from __future__ import annotations
+
+import click
+
+from finetuner_core.cli import parameters
+
+
+@click.command()
+@click.argument("model")
+@click.argument("train")
+@click.option("--out", required=True, metavar="DIR", help="The folder to save the fine-tuned model in.")
+@click.option("--eval", "eval_data", metavar="DATA", help="Evaluation data; else a part of TRAIN is held out.")
+@parameters.columns
+@click.option("--split-column", metavar="HEADER", help="A column that holds train, or test/val/dev/eval.")
+@click.option("--val-split", type=float, metavar="SHARE", help="The share of TRAIN that is held out. [0.2]")
+@parameters.skip_bad_items
+@click.option("--from-scratch", is_flag=True, help="Start from random weights instead of pretrained ones.")
+@click.option("--pooling", metavar="NAME", help="One of the backbone's poolings; its first where not given.")
+@click.option("--output-dim", type=int, metavar="N", help="Add a projection to this width.")
+@click.option(
+    "--model-option",
+    "model_options",
+    multiple=True,
+    callback=parameters.parse_mapping,
+    metavar="NAME=VALUE",
+    help="An option of the backbone; finetuner show MODEL lists them.",
+)
+@click.option("--loss", metavar="NAME", help="[triplet for labels, infonce for pairs]")
+@click.option(
+    "--loss-option",
+    "loss_options",
+    multiple=True,
+    callback=parameters.parse_mapping,
+    metavar="NAME=VALUE",
+    help="An option of the loss, such as margin=0.3.",
+)
+@click.option("--epochs", type=int, metavar="N", help="How often the data is gone through. [5]")
+@click.option("--batch-size", type=int, metavar="N", help="Items, or pairs, in a step. [64]")
+@click.option("--learning-rate", type=float, metavar="RATE", help="At its peak. [by what is trained]")
+@click.option("--weight-decay", type=float, metavar="X", help="Of AdamW. [0.01]")
+@click.option("--warmup", type=float, metavar="SHARE", help="Share of the steps in which the rate rises. [0.1]")
+@click.option("--schedule", metavar="cosine|linear", help="How it falls afterwards. [cosine]")
+@click.option("--max-grad-norm", type=float, metavar="X", help="Longer gradients are shortened; 0 for never. [1]")
+@click.option("--freeze", metavar="backbone|N", help="Keep the backbone, or its first N stages, as they are.")
+@click.option(
+    "--augment", metavar="auto|none|crop|crop+mirror", help="What happens to training images. [auto]"
+)
+@click.option("--precision", metavar="auto|float32|bfloat16", help="What training computes in. [auto]")
+@click.option("--device", metavar="auto|cuda|mps|cpu", help="Where. [auto]")
+@click.option("--seed", type=int, metavar="N", help="What every random choice follows from. [0]")
+@click.option("--quiet", is_flag=True, help="Print nothing.")
+def fit(model: str, train: str, from_scratch: bool, freeze: str | None, **settings: object) -> None:
+    """Fine-tunes MODEL on TRAIN, and shows what that gained.
+
+    TRAIN is a CSV file with the columns text,label or image,label or anchor,positive or text,image; a folder with a
+    folder of images for each label; or an .npz file with the arrays vectors and labels.
+    """
+    import finetuner_core
+
+    # What was not given is left to the function's own defaults.
+    given = {name: value for name, value in settings.items() if value is not None}
+    frozen = int(freeze) if freeze is not None and freeze.isdigit() else freeze
+    finetuner_core.fit(model, train, pretrained=not from_scratch, freeze=frozen, **given)  # type: ignore[arg-type]

@@ -1,0 +1,33 @@
+"""Parameters that more than one command takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+
+def parse_mapping(
+    context: click.Context, parameter: click.Parameter, value: str | Sequence[str] | None
+) -> dict[str, str]:
+    """`a=b,c=d`, or `a=b` several times, as a mapping."""
+    # Only what maps headers is split at commas: an option's value may hold one (hidden_sizes=512,128).
+    parts = value.split(",") if isinstance(value, str) else value or ()
+    mapping: dict[str, str] = {}
+    for part in parts:
+        name, equals, setting = part.partition("=")
+        if not (name.strip() and equals and setting.strip()):
+            raise click.BadParameter(f'"{part}" is not of the form name=value.', context, parameter)
+        mapping[name.strip()] = setting.strip()
+    return mapping
+
+
+columns = click.option(
+    "--columns",
+    callback=parse_mapping,
+    metavar="NAME=HEADER,...",
+    help="Maps other headers, such as anchor=question,positive=answer.",
+)
+skip_bad_items = click.option(
+    "--skip-bad-items", is_flag=True, help="Leave out images that cannot be read, and count them."
+)

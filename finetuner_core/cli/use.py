@@ -1,0 +1,70 @@
+"""`finetuner evaluate` and `encode`: what a model is for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from finetuner_core.cli import parameters
+from finetuner_core.errors import FolderError
+
+batch_size = click.option("--batch-size", type=int, metavar="N", help="Items computed at a time. [64]")
+
+
+def as_model_name(model: str) -> str:
+    """A saved model's folder may be given without `./`: here a model is most often a folder."""
+    from finetuner_core.artifacts.folder import is_saved_model
+
+    return str(Path(model).expanduser().resolve()) if is_saved_model(model) else model
+
+
+@click.command()
+@click.argument("model")
+@click.argument("data")
+@parameters.columns
+@parameters.skip_bad_items
+@batch_size
+@click.option("--json", "in_json", is_flag=True, help="As JSON.")
+def evaluate(model: str, data: str, in_json: bool, **settings: object) -> None:
+    """Measures how well MODEL, a name or the folder of a saved one, searches DATA."""
+    import finetuner_core
+    from finetuner_core.evaluation.report import render_metrics
+
+    metrics = finetuner_core.evaluate(as_model_name(model), data, **settings)  # type: ignore[arg-type]
+    click.echo(json.dumps(metrics, indent=2) if in_json else render_metrics(metrics))
+
+
+@click.command()
+@click.argument("model")
+@click.argument("data")
+@click.option("--out", required=True, metavar="FILE.npy", help="Where to write the vectors, float32 (N, D).")
+@click.option("--column", metavar="HEADER", help="Which column to encode; else the one that fits the model.")
+@click.option("--modality", metavar="text|image|vector", help="For a model that takes more than one.")
+@batch_size
+def encode(
+    model: str, data: str, out: str, column: str | None, modality: str | None, batch_size: int | None
+) -> None:
+    """Writes the embeddings of the items in DATA, in their order: a CSV or text file, an image folder, an .npz."""
+    file = Path(out).expanduser().absolute()
+    if file.suffix != ".npy":
+        raise FolderError(f'{out} must end in ".npy": the vectors are written in numpy\'s format.')
+    if not file.parent.is_dir():
+        raise FolderError(f"{out} cannot be written: there is no folder {file.parent}.")
+
+    import numpy as np
+
+    from finetuner_core.artifacts.folder import find_row
+    from finetuner_core.data.forms import find_items
+    from finetuner_core.data.tables import read_table
+    from finetuner_core.modeling.build import build_model
+
+    name = as_model_name(model)
+    items = find_items(read_table(data), find_row(name), column, modality)
+    vectors = build_model(name).encode(items.items, modality=items.modality, batch_size=batch_size)
+    scratch = file.with_name(f".{file.name}")
+    with scratch.open("wb") as stream:
+        np.save(stream, vectors)
+    scratch.replace(file)
+    click.echo(f"{len(vectors):,} vectors of width {vectors.shape[1]} written to {file}", err=True)

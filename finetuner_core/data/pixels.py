@@ -1,0 +1,72 @@
+"""Feeding images to a network, for every plugin that has one for them: the two halves of an image preprocess."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from finetuner_core.data.images import read_image
+from finetuner_core.interfaces import Batch
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class PixelPreprocess:
+    """Reads and resizes images ahead; crops them to size and normalises them in the batch.
+
+    Args:
+        resize: makes an RGB image nearly as large as the network wants it, no side smaller than `image_size`.
+        image_size: height and width in pixels of what the network sees.
+        mean: of each channel, subtracted from values between 0 and 1.
+        std: of each channel, what the rest is divided by.
+        offset: where a crop starts, given how many pixels are too many. Libraries differ in how they round one half.
+    """
+
+    def __init__(
+        self,
+        *,
+        resize: Callable[[Image], Image],
+        image_size: tuple[int, int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        offset: Callable[[int], int],
+    ) -> None:
+        self.image_size = image_size
+        self._resize = resize
+        self._offset = offset
+        self._mean = torch.tensor(mean).view(-1, 1, 1)
+        self._std = torch.tensor(std).view(-1, 1, 1)
+
+    def prepare(self, items: Sequence[object]) -> list[Tensor]:
+        """Images from paths or PIL images, uint8 (3, H, W) each."""
+        return [_to_pixels(self._resize(read_image(item))) for item in items]
+
+    def length(self, prepared: Tensor) -> int:
+        """1: all images of a network are of one size."""
+        return 1
+
+    def collate(self, prepared: Sequence[Tensor]) -> Batch:
+        """`pixels`, float32 (B, 3, height, width)."""
+        pixels = torch.stack([self._crop(image) for image in prepared])
+        return {"pixels": (pixels.float() / 255 - self._mean) / self._std}
+
+    def _crop(self, image: Tensor) -> Tensor:
+        """The middle of an image; where it is too small, black is put around it."""
+        for dim, size in ((-2, self.image_size[0]), (-1, self.image_size[1])):
+            missing = size - image.shape[dim]
+            if missing > 0:
+                before, after = missing // 2, missing - missing // 2
+                image = F.pad(image, (0, 0, before, after) if dim == -2 else (before, after))
+            elif missing < 0:
+                image = image.narrow(dim, self._offset(-missing), size)
+        return image
+
+
+def _to_pixels(image: Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()

@@ -1,0 +1,112 @@
+"""CLIP: a tower for texts and one for images, with a projection each into the space that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from finetuner_core.data.pixels import PixelPreprocess
+from finetuner_core.interfaces import Batch, FeatureExtractor, Features, LoadedBackbone, Stage
+from finetuner_core.plugin import BackboneInfo, Modality, OptionValue
+from PIL.Image import Image, Resampling
+from torch import nn
+from transformers import AutoModel, AutoTokenizer, BaseImageProcessor, CLIPModel
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from finetuner_hf.hub import read_config, unreachable
+from finetuner_hf.stages import transformer_stages
+from finetuner_hf.tokens import TextPreprocess, max_length
+
+
+def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue]) -> LoadedBackbone:
+    """Both towers, with tokenizer and image processor."""
+    config = read_config(info.name)
+    missing: Sequence[str] = ()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(info.name)
+        processor = CLIPImageProcessorPil.from_pretrained(info.name)
+        if pretrained:
+            network, report = AutoModel.from_pretrained(info.name, dtype=torch.float32, output_loading_info=True)
+            missing = report["missing_keys"]
+        else:
+            network = AutoModel.from_config(config, dtype=torch.float32)
+    except (OSError, ValueError, KeyError) as error:
+        raise unreachable(info.name, error) from error
+    wanted = options.get("max_length")
+    positions = config.text_config.max_position_embeddings
+    limit = max_length(tokenizer, positions, int(str(wanted)) if wanted else None)
+
+    def save(folder: Path) -> None:
+        network.save_pretrained(folder)
+        tokenizer.model_max_length = limit
+        tokenizer.save_pretrained(folder)
+        processor.save_pretrained(folder)
+
+    feeding: Mapping[Modality, TextPreprocess | PixelPreprocess] = {
+        "text": TextPreprocess(tokenizer, limit),
+        "image": image_preprocess(processor),
+    }
+    return LoadedBackbone(network, feeding, save, tuple(missing))
+
+
+def strip(loaded: LoadedBackbone) -> Mapping[Modality, FeatureExtractor]:
+    """Both towers with their projections. CLIP's temperature belongs to its loss and stays behind."""
+    network = loaded.network
+    assert isinstance(network, CLIPModel)
+    return {
+        "text": TextTower(network.text_model, network.text_projection),
+        "image": ImageTower(network.vision_model, network.visual_projection),
+    }
+
+
+class _Tower(FeatureExtractor):
+    def __init__(self, tower: nn.Module, projection: nn.Linear) -> None:
+        super().__init__()
+        self.tower = tower
+        self.projection = projection
+        self.dim = projection.out_features
+
+    def stages(self) -> Sequence[Stage]:
+        """Embeddings, layers, the last norm, the projection."""
+        return [*transformer_stages(self.tower), Stage("projection", (self.projection,))]
+
+
+class TextTower(_Tower):
+    """Texts into the shared space: the feature at the end-of-text token, projected."""
+
+    def forward(self, batch: Batch) -> Features:
+        """Features of one token (B, 1, D)."""
+        pooled = self.tower(**batch).pooler_output
+        return Features.of_vectors(self.projection(pooled))
+
+
+class ImageTower(_Tower):
+    """Images into the shared space: the feature of the class token, projected."""
+
+    def forward(self, batch: Batch) -> Features:
+        """Features of one token (B, 1, D)."""
+        pooled = self.tower(pixel_values=batch["pixels"]).pooler_output
+        return Features.of_vectors(self.projection(pooled))
+
+
+def image_preprocess(processor: BaseImageProcessor) -> PixelPreprocess:
+    """What a CLIP image processor does, in the two halves that Finetuner asks for."""
+    size, crop = processor.size, processor.crop_size
+    resample = Resampling(processor.resample)
+
+    def resize(image: Image) -> Image:
+        if size.get("shortest_edge") is None:
+            return image.resize((size["width"], size["height"]), resample)
+        short, edge = min(image.size), size["shortest_edge"]
+        # The longer side is rounded down, as the processor does.
+        width, height = (edge if side == short else int(edge * side / short) for side in image.size)
+        return image.resize((width, height), resample)
+
+    return PixelPreprocess(
+        resize=resize,
+        image_size=(crop["height"], crop["width"]),
+        mean=processor.image_mean,
+        std=processor.image_std,
+        offset=lambda excess: excess // 2,
+    )

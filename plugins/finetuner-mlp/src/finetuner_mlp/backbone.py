@@ -1,0 +1,129 @@
+"""The network, how it is fed, and how it is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from finetuner_core.interfaces import Batch, FeatureExtractor, Features, LoadedBackbone, Stage
+from finetuner_core.plugin import BackboneInfo, DataError, OptionError, OptionValue, WeightsError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+FORMAT = "finetuner-mlp"
+_ACTIVATIONS: Mapping[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
+
+
+def build(
+    *, input_size: int, hidden_sizes: Sequence[int], activation: str, bias: bool, dropout: float
+) -> nn.Sequential:
+    """Linear layers with an activation and dropout between them; nothing follows the last, whose output is the vector.
+
+    Raises:
+        OptionError: if there is no layer, or everything would be dropped.
+    """
+    if not hidden_sizes:
+        raise OptionError("hidden_sizes is empty; an MLP has at least one layer, such as 256.")
+    if not dropout < 1:
+        raise OptionError(f"dropout is {dropout}; it must be less than 1.")
+    layers: list[nn.Module] = []
+    for number, size in enumerate(hidden_sizes):
+        if number:
+            layers += [_ACTIVATIONS[activation](), nn.Dropout(dropout)]
+        layers.append(nn.Linear(input_size if number == 0 else hidden_sizes[number - 1], size, bias=bias))
+    return nn.Sequential(*layers)
+
+
+def load(info: BackboneInfo, options: Mapping[str, OptionValue]) -> LoadedBackbone:
+    """A new network of the row `mlp`, or the one that a folder holds."""
+    folder = Path(info.name)
+    config = dict(options) if options else _read_config(folder)
+    network = build(**config)  # type: ignore[arg-type]
+    if not options:
+        try:
+            network.load_state_dict(load_file(folder / "model.safetensors"))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise WeightsError(f"The weights in {folder} cannot be loaded: {error}") from None
+
+    def save(target: Path) -> None:
+        (target / "config.json").write_text(json.dumps({"format": FORMAT, **config}, indent=2) + "\n", "utf-8")
+        save_file({name: tensor.cpu() for name, tensor in network.state_dict().items()}, target / "model.safetensors")
+
+    return LoadedBackbone(network, {"vector": VectorPreprocess(int(str(config["input_size"])))}, save)
+
+
+def read_row(folder: Path) -> BackboneInfo | None:
+    """The row of a folder that `load(...).save` has written, or `None` for any other."""
+    try:
+        config = _read_config(folder)
+    except (OSError, ValueError):
+        return None
+    return BackboneInfo(str(folder), "all", config["hidden_sizes"][-1], "MLP", "MLP encoder from a folder")  # type: ignore[index]
+
+
+def _read_config(folder: Path) -> dict[str, object]:
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    if not isinstance(config, dict) or config.pop("format", None) != FORMAT:
+        raise ValueError(f"{folder} holds no MLP.")
+    return config
+
+
+class VectorPreprocess:
+    """Vectors need no preparation but to be numbers of the right width.
+
+    Args:
+        width: how many numbers a vector has.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+
+    def prepare(self, items: Sequence[object]) -> list[np.ndarray]:
+        """The vectors, float32 (width,) each."""
+        try:
+            vectors = np.asarray(items, dtype=np.float32)
+        except (TypeError, ValueError):
+            raise DataError("Vectors must be numbers, all of one width.") from None
+        if len(vectors) and vectors.shape[1:] != (self.width,):
+            raise DataError(
+                f"The model takes vectors of width {self.width}, and these have the shape {vectors.shape[1:]}."
+            )
+        return list(vectors)
+
+    def length(self, prepared: np.ndarray) -> int:
+        """1: a vector is one token."""
+        return 1
+
+    def collate(self, prepared: Sequence[np.ndarray]) -> Batch:
+        """`vectors`, float32 (B, width)."""
+        return {"vectors": torch.from_numpy(np.stack(prepared))}
+
+
+class Extractor(FeatureExtractor):
+    """The network as it is: it has no head.
+
+    Args:
+        network: what `build` gave.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        assert isinstance(network, nn.Sequential)
+        self.network = network
+        self.dim = self._linears()[-1].out_features
+
+    def forward(self, batch: Batch) -> Features:
+        """Features of one token (B, 1, D)."""
+        vectors: Tensor = self.network(batch["vectors"])
+        return Features.of_vectors(vectors)
+
+    def stages(self) -> Sequence[Stage]:
+        """The linear layers."""
+        return [Stage(f"layer {number}", (layer,)) for number, layer in enumerate(self._linears(), 1)]
+
+    def _linears(self) -> list[nn.Linear]:
+        return [layer for layer in self.network if isinstance(layer, nn.Linear)]
