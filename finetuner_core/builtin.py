@@ -24,7 +24,7 @@ def list_poolings() -> Iterable[PoolingInfo]:
 
 
 @hookimpl
-def build_pooling(info: PoolingInfo, dim: int, options: Mapping[str, OptionValue]) -> Pooling:
+def build_pooling(info: PoolingInfo, dim: int) -> Pooling:
     from finetuner_core.modeling.pooling import POOLINGS
 
     return POOLINGS[info.name](dim)
@@ -65,7 +65,7 @@ def list_losses() -> Iterable[LossInfo]:
 
 
 @hookimpl
-def build_loss(info: LossInfo, dim: int, options: Mapping[str, OptionValue]) -> nn.Module:
+def build_loss(info: LossInfo, options: Mapping[str, OptionValue]) -> nn.Module:
     from finetuner_core.losses import LOSSES
 
     return LOSSES[info.name](**options)

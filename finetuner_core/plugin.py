@@ -6,8 +6,8 @@ A plugin is a module with functions marked `@hookimpl`, each an implementation o
     [project.entry-points."finetuner.plugins.v1"]
     acme = "finetuner_acme.plugin"
 
-The entry's name is the namespace of the plugin's models: `acme/tiny`. What needs torch is imported inside the hooks that
-may import it; its half of the contract is `finetuner_core.interfaces`.
+The entry's name is the namespace of the plugin's models: `acme/tiny`. What needs torch is imported inside the hooks
+that may import it; its half of the contract is `finetuner_core.interfaces`.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ def _read_str(value: object) -> str:
 
 def _read_bool(value: object) -> bool:
     if isinstance(value, str):
-        return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(value.lower(), value)  # type: ignore[return-value]
+        value = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(value.lower())
     if not isinstance(value, bool):
         raise TypeError
     return value
@@ -153,9 +153,7 @@ _TYPE_NAMES = {
 }
 
 
-def resolve_options(
-    declared: Sequence[Option], given: Mapping[str, object], owner: str
-) -> dict[str, OptionValue]:
+def resolve_options(declared: Sequence[Option], given: Mapping[str, object], owner: str) -> dict[str, OptionValue]:
     """The value of every declared option: the given one, or its default.
 
     Args:
@@ -199,7 +197,7 @@ def _check_name(kind: str, name: object) -> None:
 
 def _check_options(owner: str, options: object) -> None:
     if not isinstance(options, tuple) or not all(isinstance(option, Option) for option in options):
-        raise OptionError(f"{owner}: options must be a tuple of Option.")
+        raise OptionError(f"{owner}: options must be a tuple of Option, not {quote(options)}.")
     names = [option.name for option in options]
     if len(names) != len(set(names)):
         raise OptionError(f"{owner}: an option is declared twice among {', '.join(names)}.")

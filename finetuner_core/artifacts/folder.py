@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,11 +33,16 @@ def check_writable(path: str | Path) -> Path:
         FolderError: if there is something that is no saved model, or no right to write.
     """
     path = Path(path).expanduser().absolute()
-    if path.exists() and not path.is_dir():
-        raise FolderError(f"{path} is a file; a model is written into a folder.")
-    if path.is_dir() and any(path.iterdir()) and not is_saved_model(path):
-        raise FolderError(f"{path} holds something else than a saved model.\nChoose a new folder, or empty that one.")
-    parent = next(parent for parent in path.parents if parent.exists())
+    try:
+        if path.exists() and not path.is_dir():
+            raise FolderError(f"{path} is a file; a model is written into a folder.")
+        if path.is_dir() and any(path.iterdir()) and not is_saved_model(path):
+            raise FolderError(
+                f"{path} holds something else than a saved model.\nChoose a new folder, or empty that one."
+            )
+        parent = next(parent for parent in path.parents if parent.exists())
+    except OSError as error:
+        raise _unwritable(path, error) from error
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise FolderError(f"{path} cannot be written: no right to write in {parent}.")
     return path
@@ -67,17 +71,24 @@ def write_folder(path: str | Path, write: Callable[[Path], None]) -> Path:
             write(new)
             strange = [file.name for file in new.rglob("*") if file.is_file() and file.suffix not in _SUFFIXES]
             if strange:
-                raise FolderError(f"The backbone's plugin wrote {', '.join(strange)}; allowed are JSON and safetensors.")
+                raise FolderError(
+                    f"The backbone's plugin wrote {', '.join(strange)}; allowed are JSON and safetensors."
+                )
             if path.exists():
                 path.rename(old)
             try:
                 new.rename(path)
             except OSError:
-                old.rename(path)
+                if old.exists():
+                    old.rename(path)
                 raise
     except OSError as error:
-        raise FolderError(f"{path} cannot be written: {error.strerror or error}.") from error
+        raise _unwritable(path, error) from error
     return path
+
+
+def _unwritable(path: Path, error: OSError) -> FolderError:
+    return FolderError(f"{quote(path)} cannot be written: {error.strerror or error}.")
 
 
 @dataclass(frozen=True)
@@ -125,7 +136,10 @@ class SavedModel:
                 )
             row = {name: content["backbone"][name] for name in _ROW_FIELDS}
             info = BackboneInfo(**row, poolings=(content["pooling"],), namespace=str(content["plugin"]))
-            return cls(info, content["pooling"], content["projection_dim"])
+            width = content["projection_dim"]
+            if width is not None and (type(width) is not int or width < 1):
+                raise FolderError(f"{file} is not valid: projection_dim is {quote(width)}, no positive whole number.")
+            return cls(info, content["pooling"], width)
         except (OSError, ValueError, KeyError, TypeError) as error:
             if isinstance(error, OptionError):
                 raise FolderError(f"{file} is not valid: {error}") from None

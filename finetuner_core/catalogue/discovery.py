@@ -32,7 +32,7 @@ Status = Literal["loaded", "failed", "refused", "disabled"]
 Row = TypeVar("Row", BackboneInfo, PoolingInfo, LossInfo)
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """What a plugin offers cannot be admitted; the message says why."""
 
 
@@ -101,8 +101,11 @@ def discover() -> tuple[Plugin, ...]:
     disabled = {name.strip() for name in os.environ.get("FINETUNER_DISABLE_PLUGINS", "").split(",")}
     claims: dict[str, list[EntryPoint]] = defaultdict(list)
     plugins: list[Plugin] = []
-    for entry in _entries():
-        plugin = Plugin(entry.name, *_distribution(entry))
+    entries = [(Plugin(entry.name, *_distribution(entry)), entry) for entry in _entries()]
+    offered = {(plugin.distribution, plugin.namespace) for plugin, entry in entries if entry.group == GROUP}
+    for plugin, entry in entries:
+        if entry.group != GROUP and (plugin.distribution, plugin.namespace) in offered:
+            continue  # It supports more than one API, this one among them.
         if entry.name in disabled:
             plugins.append(replace(plugin, status="disabled"))
         elif entry.group != GROUP:
@@ -111,8 +114,8 @@ def discover() -> tuple[Plugin, ...]:
             plugins.append(replace(plugin, status="refused", reason=reason))
         else:
             claims[entry.name].append(entry)
-    for entries in claims.values():
-        plugins.extend(_admit(entry, rivals=[e for e in entries if e is not entry]) for entry in entries)
+    for rivals in claims.values():
+        plugins.extend(_admit(entry, rivals=[e for e in rivals if e is not entry]) for entry in rivals)
     core = Plugin(BUILTIN_NAMESPACE, "finetuner-core", _version("finetuner-core"))
     return (*sorted(plugins, key=lambda p: (p.namespace, p.distribution)), _register(core, builtin))
 
@@ -127,7 +130,10 @@ def _entries() -> Iterator[EntryPoint]:
 def _distribution(entry: EntryPoint) -> tuple[str, str]:
     if entry.dist is None:
         return entry.module, "?"
-    return entry.dist.metadata["Name"] or entry.module, entry.dist.version
+    try:
+        return entry.dist.metadata["Name"] or entry.module, entry.dist.version or "?"
+    except Exception:  # What an interrupted uninstall left has no metadata, and what is raised depends on the Python.
+        return entry.module, "?"
 
 
 def _version(distribution: str) -> str:
@@ -144,13 +150,15 @@ def _admit(entry: EntryPoint, rivals: list[EntryPoint]) -> Plugin:
     if rivals:
         others = " and ".join(_distribution(rival)[0] for rival in rivals)
         return replace(plugin, status="refused", reason=f"{others} claims the same namespace; uninstall one of them")
-    if not is_namespace(entry.name) or entry.name == BUILTIN_NAMESPACE:
+    if entry.name == BUILTIN_NAMESPACE:
+        reason = f"{quote(entry.name)} is the namespace of the core's own poolings and losses; choose another"
+        return replace(plugin, status="refused", reason=reason)
+    if not is_namespace(entry.name):
         reason = f"{quote(entry.name)} cannot be a namespace; use lower-case letters, digits, - and _"
         return replace(plugin, status="refused", reason=reason)
     before, start = set(sys.modules), time.perf_counter()
     try:
-        # What a plugin prints while it is imported must not end up in a table or in JSON.
-        with contextlib.redirect_stdout(sys.stderr):
+        with _quiet_stdout():
             module = entry.load()
     except (Exception, SystemExit) as error:
         if strict():
@@ -162,23 +170,28 @@ def _admit(entry: EntryPoint, rivals: list[EntryPoint]) -> Plugin:
     return _register(replace(plugin, import_seconds=seconds, heavy_imports=heavy), module)
 
 
+def _quiet_stdout() -> contextlib.AbstractContextManager[object]:
+    """What a plugin prints while it is imported or listed must not end up in a table or in JSON."""
+    return contextlib.redirect_stdout(sys.stderr)
+
+
 def _register(plugin: Plugin, module: object) -> Plugin:
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     try:
         manager.register(module, name=plugin.namespace)
         _check_hooks(manager, module)
-        return replace(
-            plugin,
-            hooks=manager.hook,
-            backbones=tuple(
-                replace(row, namespace=plugin.namespace)
-                for row in _rows(manager.hook.list_backbones, BackboneInfo)
-            ),
-            poolings=_rows(manager.hook.list_poolings, PoolingInfo),
-            losses=_rows(manager.hook.list_losses, LossInfo),
-        )
-    except (_Refused, pluggy.PluginValidationError) as error:
+        with _quiet_stdout():
+            return replace(
+                plugin,
+                hooks=manager.hook,
+                backbones=tuple(
+                    replace(row, namespace=plugin.namespace) for row in _rows(manager.hook.list_backbones, BackboneInfo)
+                ),
+                poolings=_rows(manager.hook.list_poolings, PoolingInfo),
+                losses=_rows(manager.hook.list_losses, LossInfo),
+            )
+    except (_RefusedError, pluggy.PluginValidationError) as error:
         if strict():
             raise
         return replace(plugin, status="refused", reason=" ".join(str(error).split()))
@@ -192,14 +205,14 @@ def _check_hooks(manager: pluggy.PluginManager, module: object) -> None:
     callers = manager.get_hookcallers(module) or []
     known = [name for name, _ in inspect.getmembers(hookspecs, inspect.isfunction) if "_" in name]
     if not callers:
-        raise _Refused("it implements no hook; mark its functions with @hookimpl of finetuner_core.plugin")
+        raise _RefusedError("it implements no hook; mark its functions with @hookimpl of finetuner_core.plugin")
     for caller in callers:
         if not caller.has_spec():
-            raise _Refused(f"there is no hook {quote(caller.name)}.{near(caller.name, known)}")
+            raise _RefusedError(f"there is no hook {quote(caller.name)}.{near(caller.name, known)}")
         for implementation in caller.get_hookimpls():
             for parameter in inspect.signature(implementation.function).parameters.values():
                 if parameter.default is not parameter.empty or parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
-                    raise _Refused(
+                    raise _RefusedError(
                         f"its {caller.name} declares {quote(parameter)}; a hook's parameters are plain names, "
                         "without defaults and not keyword-only"
                     )
@@ -210,13 +223,13 @@ def _rows(list_hook: Callable[[], Iterable[object] | None], kind: type[Row]) -> 
     if rows is None:
         return ()
     if not isinstance(rows, Iterable):
-        raise _Refused(f"it lists {quote(rows)} where an iterable of {kind.__name__} is expected")
+        raise _RefusedError(f"it lists {quote(rows)} where an iterable of {kind.__name__} is expected")
     admitted: dict[str, Row] = {}
     for row in rows:
         if not isinstance(row, kind):
-            raise _Refused(f"it lists {quote(row)} where a {kind.__name__} is expected")
+            raise _RefusedError(f"it lists {quote(row)} where a {kind.__name__} is expected")
         if row.name in admitted:
-            raise _Refused(f"it lists {quote(row.name)} twice")
+            raise _RefusedError(f"it lists {quote(row.name)} twice")
         admitted[row.name] = row
     return tuple(admitted.values())
 

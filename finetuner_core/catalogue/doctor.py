@@ -63,7 +63,15 @@ class Report:
     def render(self) -> str:
         """The report as a person reads it."""
         rows = [
-            (p.namespace, p.distribution, p.status, f"{p.import_ms} ms", ", ".join(p.heavy_imports) or "-", p.models, p.load)
+            (
+                p.namespace,
+                p.distribution,
+                p.status,
+                f"{p.import_ms} ms",
+                ", ".join(p.heavy_imports) or "-",
+                p.models,
+                p.load,
+            )
             for p in self.plugins
         ]
         headers = ("plugin", "package", "status", "import", "heavy imports", "models", "load")
@@ -94,7 +102,9 @@ def examine(*, load: bool = False) -> Report:
                 problems.append(f'Plugin "{plugin.namespace}" cannot build {plugin.backbones[0].name}: {failure}')
         if plugin.heavy_imports:
             heavy = ", ".join(plugin.heavy_imports)
-            problems.append(f'Plugin "{plugin.namespace}" imports {heavy} when it is listed, which slows every command.')
+            problems.append(
+                f'Plugin "{plugin.namespace}" imports {heavy} when it is listed, which slows every command.'
+            )
         plugins.append(
             PluginReport(
                 plugin.namespace,
@@ -155,7 +165,7 @@ def _versions(distributions: list[str]) -> dict[str, str]:
 
 
 def _why_not_loaded(plugin: Plugin) -> str:
-    """Builds the plugin's first model in another process, so that a crash is told and not suffered; empty if it works."""
+    """Builds the plugin's first model in another process, so that a crash is told; empty if it works."""
     row = plugin.backbones[0]
     options = {option.name: int(option.minimum or 1) for option in row.options if option.required}
     code = (

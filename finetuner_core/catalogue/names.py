@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from finetuner_core.catalogue.discovery import BUILTIN_NAMESPACE, Plugin
 from finetuner_core.catalogue.registry import Catalogue, call
-from finetuner_core.errors import PluginError, UnknownNameError
+from finetuner_core.errors import FinetunerError, PluginError, UnknownNameError
 from finetuner_core.values import BackboneInfo, near, quote
 
 # What a person is told to install for which kind of data, where no plugin knows the name.
@@ -25,24 +26,38 @@ def is_path(name: str) -> bool:
     return name in (".", "..", "~") or name.startswith(("./", "../", "/", "~/", ".\\", "..\\")) or name[1:3] == ":\\"
 
 
-def search(catalogue: Catalogue, pattern: str) -> list[str]:
+def search(catalogue: Catalogue, pattern: str) -> tuple[list[str], list[str]]:
     """Full names of all that is reachable and matches a shell-style pattern, listed or not. It may import.
 
     Args:
         catalogue: the installed plugins.
         pattern: such as `convnext*`, or `timm/convnext*` for the models of one plugin.
+
+    Returns:
+        The names, sorted, and a line for each plugin that could not be asked.
     """
     found = {
         row.full_name
         for row in catalogue.list_backbones()
         if fnmatch.fnmatchcase(row.name, pattern) or fnmatch.fnmatchcase(row.full_name, pattern)
     }
+    problems = catalogue.problems
     for plugin in catalogue.plugins:
         if plugin.hooks is not None:
-            matches = call(plugin, "find_backbone_names", pattern=pattern.removeprefix(f"{plugin.namespace}/"))
-            if isinstance(matches, Iterable):
-                found.update(f"{plugin.namespace}/{name}" for name in matches)
-    return sorted(found)
+            try:
+                found.update(_find_names(plugin, pattern.removeprefix(f"{plugin.namespace}/")))
+            except FinetunerError as error:
+                problems.append(str(error).partition("\n")[0])
+    return sorted(found), problems
+
+
+def _find_names(plugin: Plugin, pattern: str) -> list[str]:
+    names = call(plugin, "find_backbone_names", pattern=pattern)
+    if names is None:
+        return []
+    if isinstance(names, str) or not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
+        raise PluginError(f'Plugin "{plugin.namespace}": find_backbone_names gave {quote(names)}, not names.')
+    return [f"{plugin.namespace}/{name}" for name in names]
 
 
 def resolve(catalogue: Catalogue, name: str) -> BackboneInfo:
@@ -58,7 +73,9 @@ def resolve(catalogue: Catalogue, name: str) -> BackboneInfo:
     """
     if is_path(name):
         return _resolve_folder(catalogue, name)
-    listed = [row for row in catalogue.list_backbones() if name in (row.name, row.full_name)]
+    rows = catalogue.list_backbones()
+    # A full name is never ambiguous, also where another plugin lists a name that is spelt the same.
+    listed = [row for row in rows if row.full_name == name] or [row for row in rows if row.name == name]
     if len(listed) > 1:
         spellings = " or ".join(row.full_name for row in listed)
         raise UnknownNameError(f"{quote(name)} is listed by more than one plugin.\nWrite {spellings}.")
@@ -71,7 +88,7 @@ def resolve(catalogue: Catalogue, name: str) -> BackboneInfo:
         raise UnknownNameError(_unknown(catalogue, name))
     row = _ask(owner, rest)
     if row is None:
-        candidates = search(catalogue, f"{namespace}/*")
+        candidates, _ = search(Catalogue((owner,)), f"{namespace}/*")
         raise UnknownNameError(
             f'Plugin "{namespace}" knows no model {quote(rest)}.{near(name, candidates)}\n'
             f"See all of its models: finetuner list --search '{namespace}/*'"
@@ -90,10 +107,20 @@ def _ask(plugin: Plugin, name: str) -> BackboneInfo | None:
 
 def _resolve_folder(catalogue: Catalogue, name: str) -> BackboneInfo:
     folder = Path(name).expanduser().resolve()
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises where a name is too long
         raise UnknownNameError(f"There is no folder {quote(folder)}.")
     asked = [plugin for plugin in catalogue.plugins if plugin.hooks is not None]
-    claims = [row for plugin in asked if (row := _ask(plugin, str(folder))) is not None]
+    claims: list[BackboneInfo] = []
+    failures: list[FinetunerError] = []
+    for plugin in asked:
+        try:
+            row = _ask(plugin, str(folder))
+        except FinetunerError as error:
+            failures.append(error)
+        else:
+            claims += [row] if row is not None else []
+    if not claims and failures:
+        raise failures[0]
     if len(claims) > 1:
         spellings = " or ".join(row.full_name for row in claims)
         raise UnknownNameError(f"More than one plugin can open {quote(folder)}.\nWrite {spellings}.")
@@ -115,7 +142,7 @@ def _unknown(catalogue: Catalogue, name: str) -> str:
         return f'The plugin "{namespace}" is not installed.\nInstall it: pip install finetuner-{namespace}'
     known = [text for row in catalogue.list_backbones() for text in (row.name, row.full_name)]
     message = f"No model is named {quote(name)}.{near(name, known)}"
-    if Path(name).exists():
+    if name and os.path.exists(name):  # noqa: PTH110 - Path.exists raises where a name is too long
         return f"{message}\nTo open the folder of that name, write ./{name}"
     if problem := _problem(catalogue):
         return f"{message}\n{problem}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -22,7 +22,9 @@ def call(plugin: Plugin, hook: str, **arguments: object) -> object:
         PluginError: for any other exception, with what it was.
     """
     try:
-        return getattr(plugin.relay(), hook)(**arguments)
+        result = getattr(plugin.relay(), hook)(**arguments)
+        # A generator fails while it runs: it runs here.
+        return tuple(result) if isinstance(result, Iterator) else result
     except FinetunerError:
         raise
     except (Exception, SystemExit) as error:

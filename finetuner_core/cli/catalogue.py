@@ -22,14 +22,15 @@ def list_command(task: str | None, pattern: str | None, in_json: bool) -> None:
     if pattern is not None:
         if task is not None:
             raise click.UsageError("--search and --task do not go together: a name alone does not tell its task.")
-        names = search(catalogue(), pattern)
+        names, problems = search(catalogue(), pattern)
         click.echo(json.dumps(names, indent=2) if in_json else "\n".join(names) or "No model matches.")
     elif in_json:
+        problems = catalogue().problems
         click.echo(json.dumps([as_json(row) for row in list_models(task)], indent=2, ensure_ascii=False))
     else:
         describe_models(task)
         return
-    for problem in catalogue().problems:
+    for problem in problems:
         click.echo(problem, err=True)
 
 
@@ -45,7 +46,9 @@ def show(model: str, in_json: bool) -> None:
 
 
 @click.command()
-@click.option("--load", is_flag=True, help="Also build a model of each plugin, without weights, in a process of its own.")
+@click.option(
+    "--load", is_flag=True, help="Also build a model of each plugin, with random weights."
+)
 @click.option("--json", "in_json", is_flag=True, help="As JSON.")
 def doctor(load: bool, in_json: bool) -> None:
     """Examines the installation; exits with 1 where something is wrong."""

@@ -44,9 +44,7 @@ from finetuner_core.cli import parameters
 @click.option("--schedule", metavar="cosine|linear", help="How it falls afterwards. [cosine]")
 @click.option("--max-grad-norm", type=float, metavar="X", help="Longer gradients are shortened; 0 for never. [1]")
 @click.option("--freeze", metavar="backbone|N", help="Keep the backbone, or its first N stages, as they are.")
-@click.option(
-    "--augment", metavar="auto|none|crop|crop+mirror", help="What happens to training images. [auto]"
-)
+@click.option("--augment", metavar="auto|none|crop|crop+mirror", help="What happens to training images. [auto]")
 @click.option("--precision", metavar="auto|float32|bfloat16", help="What training computes in. [auto]")
 @click.option("--device", metavar="auto|cuda|mps|cpu", help="Where. [auto]")
 @click.option("--seed", type=int, metavar="N", help="What every random choice follows from. [0]")

@@ -43,13 +43,13 @@ def evaluate(model: str, data: str, in_json: bool, **settings: object) -> None:
 @click.option("--column", metavar="HEADER", help="Which column to encode; else the one that fits the model.")
 @click.option("--modality", metavar="text|image|vector", help="For a model that takes more than one.")
 @batch_size
-def encode(
-    model: str, data: str, out: str, column: str | None, modality: str | None, batch_size: int | None
-) -> None:
+def encode(model: str, data: str, out: str, column: str | None, modality: str | None, batch_size: int | None) -> None:
     """Writes the embeddings of the items in DATA, in their order: a CSV or text file, an image folder, an .npz."""
     file = Path(out).expanduser().absolute()
     if file.suffix != ".npy":
         raise FolderError(f'{out} must end in ".npy": the vectors are written in numpy\'s format.')
+    if file.is_dir():
+        raise FolderError(f"{out} is a folder; the vectors are written into a file.")
     if not file.parent.is_dir():
         raise FolderError(f"{out} cannot be written: there is no folder {file.parent}.")
 
@@ -64,7 +64,11 @@ def encode(
     items = find_items(read_table(data), find_row(name), column, modality)
     vectors = build_model(name).encode(items.items, modality=items.modality, batch_size=batch_size)
     scratch = file.with_name(f".{file.name}")
-    with scratch.open("wb") as stream:
-        np.save(stream, vectors)
-    scratch.replace(file)
+    try:
+        with scratch.open("wb") as stream:
+            np.save(stream, vectors)
+        scratch.replace(file)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise FolderError(f"{out} cannot be written: {error.strerror or error}.") from None
     click.echo(f"{len(vectors):,} vectors of width {vectors.shape[1]} written to {file}", err=True)

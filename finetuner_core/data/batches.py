@@ -43,7 +43,7 @@ class ClassBatches:
     """Batches with the same number of items of each of their classes, so that every item has a positive in its batch.
 
     Every class comes equally often, and within a class every item before one comes again. Classes of one item are left
-    out. An epoch has as many items as the data, rounded up to whole batches.
+    out. An epoch has as many items as the data, on average and rounded up to whole batches.
 
     Args:
         dataset: data in the form `labelled`.
@@ -69,7 +69,9 @@ class ClassBatches:
         self.classes_per_batch = min(len(self.classes), max(2, batch_size // per_class))
         self.items_per_class = max(2, batch_size // self.classes_per_batch)
         items = sum(map(len, self.classes))
-        self.per_epoch = ceil(items / (self.classes_per_batch * self.items_per_class))
+        # What a batch holds on average, given that a small class fills less of it.
+        share = sum(min(self.items_per_class, len(rows)) for rows in self.classes)
+        self.per_epoch = ceil(items * len(self.classes) / (self.classes_per_batch * share))
         self.seed = seed
 
     def epoch(self, number: int) -> Iterator[list[int]]:
@@ -105,7 +107,7 @@ class _Deck:
 
 def _shuffled(rows: Sequence[int], seed: int, epoch: int) -> list[int]:
     order = list(rows)
-    # A string seeds the generator by its hash under SHA-512, so that epochs of near-by seeds do not resemble each other.
+    # A string seeds the generator by its hash under SHA-512, so epochs of near-by seeds do not resemble each other.
     random.Random(f"{seed} {epoch}").shuffle(order)
     return order
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -42,8 +42,12 @@ class Column:
 
     def identities(self) -> list[int]:
         """A number for each item, equal where the items are equal: texts by their letters, images by their path."""
-        known: dict[object, int] = {}
-        return [known.setdefault(item, len(known)) for item in self.items]
+        known: dict[Hashable, int] = {}
+        if self.modality == "vector":
+            return [known.setdefault(vector.tobytes(), len(known)) for vector in cast("np.ndarray", self.items)]
+        # An image that is no path is equal to itself alone.
+        keys = (item if isinstance(item, Hashable) else id(item) for item in self.items)
+        return [known.setdefault(key, len(known)) for key in keys]
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Dataset:
         source: where it came from, for messages.
 
     Raises:
-        DataError: if the lengths differ, or the number of columns does not go with the labels.
+        DataError: if the lengths differ or are 0, or the number of columns does not go with the labels.
 
     >>> Dataset((Column("text", "text", ["hi", "hello", "bye"]),), ["greet", "greet", "part"]).summary()
     '3 labelled texts in 2 classes'
@@ -75,6 +79,8 @@ class Dataset:
         lengths = {len(column) for column in self.columns} | ({len(self.labels)} if self.labels is not None else set())
         if len(lengths) != 1:
             raise DataError(f"The columns of {self.source} have different lengths: {sorted(lengths)}.")
+        if lengths == {0}:
+            raise DataError(f"{self.source} holds no items.")
 
     def __len__(self) -> int:
         return len(self.columns[0])
@@ -88,7 +94,7 @@ class Dataset:
     def classes(self) -> list[int]:
         """For labelled data the class of each item, numbered in order of appearance."""
         known: dict[str, int] = {}
-        return [known.setdefault(label, len(known)) for label in self.labels or ()]
+        return [known.setdefault(label, len(known)) for label in (() if self.labels is None else self.labels)]
 
     def take(self, rows: Sequence[int]) -> Dataset:
         """The data set of some rows, in the order asked for."""

@@ -99,7 +99,7 @@ def read_column(table: Table, name: str, modality: Modality) -> Column:
     """One column as items of a modality: image paths are made relative to the file, vectors are checked.
 
     Raises:
-        DataError: if the column is not there, an image file does not exist, or a vector is not finite numbers.
+        DataError: if the column is not there, or a vector is not finite numbers.
     """
     if name not in table.columns:
         raise DataError(f"{table.source} has no column {quote(name)}; it has {', '.join(table.columns)}.")
@@ -124,11 +124,12 @@ def _read_vectors(table: Table, cells: Sequence[object]) -> np.ndarray:
     import numpy as np
 
     vectors = np.asarray(cells)
-    if vectors.ndim != 2 or vectors.shape[1] == 0 or not np.issubdtype(vectors.dtype, np.number):
+    if vectors.ndim != 2 or vectors.shape[1] == 0 or vectors.dtype.kind not in "fiu":
         raise DataError(
             f"{table.source}: vectors must be numbers of shape (N, D), not {vectors.dtype} of shape {vectors.shape}."
         )
-    vectors = vectors.astype(np.float32)
+    with np.errstate(over="ignore"):
+        vectors = vectors.astype(np.float32)
     wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(wrong):
         raise DataError(
@@ -153,6 +154,8 @@ def find_items(table: Table, info: BackboneInfo, column: str | None, modality: s
     """
     own_column: Mapping[str, str] = {"text": "text", "image": "image", "vector": "vectors"}
     fitting: Sequence[Modality] = info.modalities
+    if modality is not None and modality not in fitting:
+        raise DataError(f"{info.name} does not take {quote(modality)}; it takes {' and '.join(fitting)}.")
     if modality is not None:
         fitting = [own for own in fitting if own == modality]
     elif len(fitting) > 1:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from collections.abc import Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from finetuner_core.values import quote
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_GREY_MODES = frozenset({"1", "L", "LA", "I;16"})
+_GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B"})
 
 
 def read_image(item: object) -> Image:
@@ -29,12 +30,52 @@ def read_image(item: object) -> Image:
     Raises:
         DataError: if it is neither, or cannot be read; the message names the path.
     """
+    with _without_warnings():
+        return _read(item)
+
+
+def find_unreadable(items: Sequence[object]) -> dict[int, str]:
+    """Reads every image once, several at a time, so that a bad one shows before training and not in the midst of it.
+
+    Returns:
+        For the position of each image that cannot be read, why.
+    """
+    keys = [item if isinstance(item, Hashable) else id(item) for item in items]
+    different = dict(zip(keys, items, strict=True))
+    # The filters of warnings are the process's and not a thread's, so they are set once around all threads.
+    with _without_warnings(), ThreadPoolExecutor() as pool:
+        reason_of = dict(zip(different, pool.map(_why_unreadable, different.values()), strict=True))
+    return {position: reason_of[key] for position, key in enumerate(keys) if reason_of[key]}
+
+
+def are_grey(items: Sequence[object]) -> bool:
+    """Whether all images are stored without colour, as drawings, scans and characters are."""
+    with _without_warnings():
+        return all(_mode(item) in _GREY_MODES for item in items)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Pillow warns of a size at which it does not refuse yet, and of metadata that it repairs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _read(item: object, *, coarse: bool = False) -> Image:
+    """`read_image`, or the same image in fewer pixels where its format has a faster way to those."""
     from PIL import Image, ImageOps
 
     if not isinstance(item, str | Path | Image.Image):
         raise DataError(f"An image is given as a path or a PIL image, not as {type(item).__name__}.")
     try:
-        image = item if isinstance(item, Image.Image) else _open(item)
+        if isinstance(item, Image.Image):
+            image = item
+        else:
+            with Image.open(item) as image:
+                if coarse:
+                    image.draft("RGB", (1, 1))
+                image.load()
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I"):
             # Pillow clips 16-bit greys when it converts them; their upper 8 bits are the picture.
@@ -45,36 +86,8 @@ def read_image(item: object) -> Image:
             image = Image.alpha_composite(white, image)
         return image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        name = getattr(item, "filename", None) if isinstance(item, Image.Image) else item
+        name = (getattr(item, "filename", "") or item) if isinstance(item, Image.Image) else item
         raise DataError(f"The image {quote(name)} cannot be read: {_reason(error)}") from None
-
-
-def find_unreadable(items: Sequence[object]) -> dict[int, str]:
-    """Reads every image once, several at a time, so that a bad one shows before training and not in the midst of it.
-
-    Returns:
-        For the position of each image that cannot be read, why.
-    """
-    different = list(dict.fromkeys(items))
-    with ThreadPoolExecutor() as pool:
-        reason_of = dict(zip(different, pool.map(_why_unreadable, different), strict=True))
-    return {position: reason_of[item] for position, item in enumerate(items) if reason_of[item]}
-
-
-def are_grey(items: Sequence[object]) -> bool:
-    """Whether all images are stored without colour, as drawings, scans and characters are."""
-    return all(_mode(item) in _GREY_MODES for item in items)
-
-
-def _open(path: str | Path) -> Image:
-    from PIL import Image
-
-    with warnings.catch_warnings():
-        # Pillow warns of a size at which it does not refuse yet, and of metadata that it repairs.
-        warnings.simplefilter("ignore")
-        with Image.open(path) as image:
-            image.load()
-            return image
 
 
 def _mode(item: object) -> str:
@@ -87,21 +100,11 @@ def _mode(item: object) -> str:
 
 
 def _why_unreadable(item: object) -> str:
-    from PIL import Image
-
     try:
-        if isinstance(item, str | Path):
-            with warnings.catch_warnings(), Image.open(item) as image:
-                warnings.simplefilter("ignore")
-                # JPEG decodes at an eighth of its size in a fraction of the time, and is read to its end all the same.
-                image.draft("RGB", (1, 1))
-                image.load()
-        else:
-            read_image(item)
+        # JPEG decodes at an eighth of its size in a fraction of the time, and is read to its end all the same.
+        _read(item, coarse=True)
     except DataError as error:
         return str(error)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return f"The image {quote(item)} cannot be read: {_reason(error)}"
     return ""
 
 
@@ -110,4 +113,4 @@ def _reason(error: BaseException) -> str:
         return "there is no such file."
     if type(error).__name__ == "UnidentifiedImageError":
         return "it is in no image format that Pillow knows."
-    return f"{error}."
+    return f"{str(error).removesuffix('.')}."

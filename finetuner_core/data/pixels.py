@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from finetuner_core.data.images import read_image
 from finetuner_core.interfaces import Batch
@@ -47,7 +47,7 @@ class PixelPreprocess:
         """Images from paths or PIL images, uint8 (3, H, W) each."""
         return [_to_pixels(self._resize(read_image(item))) for item in items]
 
-    def length(self, prepared: Tensor) -> int:
+    def length(self, prepared: Tensor) -> int:  # noqa: ARG002
         """1: all images of a network are of one size."""
         return 1
 

@@ -61,12 +61,12 @@ def _draw_groups(groups: Sequence[Hashable], share: float, rng: random.Random) -
 
 
 def _draw_within(groups: Sequence[Hashable], share: float, rng: random.Random) -> set[int]:
-    """Rows of every group, at least two where that leaves two, since a query needs something to find."""
+    """Rows of every group that has four, at least two and leaving two: a query needs something to find."""
     rows_of: dict[Hashable, list[int]] = defaultdict(list)
     for row, group in enumerate(groups):
         rows_of[group].append(row)
     drawn: set[int] = set()
     for rows in rows_of.values():
         if len(rows) >= 4:
-            drawn.update(rng.sample(rows, max(2, round(share * len(rows)))))
+            drawn.update(rng.sample(rows, min(max(2, round(share * len(rows))), len(rows) - 2)))
     return drawn

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 
 from finetuner_core.errors import DataError
@@ -22,7 +22,7 @@ class Table:
     Args:
         source: the file or folder that was read.
         columns: the cells of each column: strings, or numbers for arrays.
-        lines: for text files, the line on which each row ends.
+        lines: for text files, the line on which each row begins.
     """
 
     source: Path
@@ -67,19 +67,24 @@ def read_table(path: str | Path) -> Table:
         DataError: if it is not there, is empty, or is not what its name says.
     """
     path = Path(path).expanduser()
+    try:
+        return _read(path)
+    except OSError as error:
+        raise DataError(f"{quote(path)} cannot be read: {error.strerror or error}.") from None
+
+
+def _read(path: Path) -> Table:
     if path.is_dir():
         return _read_image_folder(path)
     if not path.is_file():
         raise DataError(f"There is no file or folder {quote(path)}.")
-    if path.stat().st_size == 0:
-        raise DataError(f"{path} is empty.")
     match path.suffix.lower():
         case ".csv":
             return _read_delimited(path, ",")
         case ".tsv":
             return _read_delimited(path, "\t")
         case ".txt":
-            lines = _read_text(path).splitlines()
+            lines = _read_text(path).removesuffix("\n").split("\n")
             return Table(path, {"text": lines}, range(1, len(lines) + 1))
         case ".npz":
             return _read_arrays(path)
@@ -87,36 +92,45 @@ def read_table(path: str | Path) -> Table:
 
 
 def _read_text(path: Path) -> str:
+    """The text of a file, whose lines end in a newline whatever they ended in."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path} is not a UTF-8 text file (byte {error.start} cannot be read).\nSave it as UTF-8 text."
         ) from None
+    if "\0" in text:
+        raise DataError(f"{path} is not a text file: it holds zero bytes.")
+    if not text.strip():
+        raise DataError(f"{path} is empty.")
+    return text
 
 
 def _read_delimited(path: Path, delimiter: str) -> Table:
-    text = _read_text(path)
-    if "\0" in text:
-        raise DataError(f"{path} is not a text file: it holds zero bytes.")
-    csv.field_size_limit(sys.maxsize)
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter, strict=True)
+    csv.field_size_limit(2**31 - 1)
+    # Lines end at a newline alone: str.splitlines would also cut a text at U+2028 or a form feed.
+    reader = csv.reader(StringIO(_read_text(path)), delimiter=delimiter, strict=True)
+    header: list[str] = []
     rows: list[list[str]] = []
     lines: list[int] = []
+    line = 1
     try:
-        header = [name.strip() for name in next(reader, [])]
         for row in reader:
-            if not row:
-                continue
-            if len(row) != len(header):
+            if not header:
+                header = [name.strip() for name in row]
+            elif row and len(row) != len(header):
                 raise DataError(
-                    f"{path}, line {reader.line_num}: {len(row)} fields where the header has {len(header)} "
-                    f"({', '.join(header)})."
+                    f"{path}, line {line}: {len(row)} fields where the header has {len(header)} ({', '.join(header)})."
                 )
-            rows.append(row)
-            lines.append(reader.line_num)
+            elif row:
+                rows.append(row)
+                lines.append(line)
+            line = reader.line_num + 1
     except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: this is not CSV: {error}.") from None
+        raise DataError(
+            f"{path}: the row that begins on line {line} is not CSV: {error}.\n"
+            "A field that begins with a quote must end with one, and quotes inside it are doubled."
+        ) from None
     if len(set(header)) != len(header) or not all(header):
         raise DataError(f"{path}: the header has an empty or a repeated name: {', '.join(map(quote, header))}.")
     if not rows:
@@ -127,19 +141,30 @@ def _read_delimited(path: Path, delimiter: str) -> Table:
 def _read_arrays(path: Path) -> Table:
     import numpy as np
 
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path} is no .npz archive, or not a whole one.\nnumpy.savez(path, vectors=...) writes one.")
     try:
+        # Without pickles nothing in the archive can run.
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read as .npz: {error}") from None
-    lengths = {name: len(array) for name, array in arrays.items() if array.ndim}
-    if not lengths or len(set(lengths.values())) != 1:
+    except Exception as error:  # numpy, zipfile and zlib each raise their own kinds for a file that is damaged
+        raise DataError(
+            f"{path} cannot be read as .npz: {error}\n"
+            "It must hold arrays of numbers or texts; labels.astype(str) makes texts of objects."
+        ) from None
+    lengths = {name: len(array) for name, array in arrays.items() if isinstance(array, np.ndarray) and array.ndim}
+    if len(set(lengths.values())) != 1:
         raise DataError(f"{path}: its arrays must have one length, not {lengths or 'none'}.")
+    if not any(lengths.values()):
+        raise DataError(f"{path} has arrays ({', '.join(lengths)}) and no rows.")
     return Table(path, {name: arrays[name] for name in lengths})
 
 
 def _read_image_folder(path: Path) -> Table:
-    found = sorted(file for file in path.glob("*/*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    # Hidden folders and files are those of other programs, such as .ipynb_checkpoints and macOS's ._photo.jpg.
+    found = sorted(
+        file for file in path.glob("[!.]*/[!.]*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+    )
     if not found:
         raise DataError(
             f"{path} holds no images in subfolders.\nAn image folder has one folder for each label, with images in it."

@@ -46,7 +46,8 @@ def evaluate(
         FinetunerError: if the model or the data cannot be had, or do not fit.
     """
     if not isinstance(model, EmbeddingModel):
-        model = build_model(str(model))
+        # A Path is always a folder; a text may be a name.
+        model = build_model(str(model.expanduser().absolute() if isinstance(model, Path) else model))
     if not isinstance(data, Dataset):
         data = read_dataset(data, model.info, columns)
     return evaluate_dataset(model, usable(data, skip_bad_items=skip_bad_items)[0], batch_size=batch_size)

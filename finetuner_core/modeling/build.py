@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +50,8 @@ def build_model(
         for option, value in given.items():
             if value is not None:
                 raise OptionError(f"{name} is a saved model, which has its own {option}; it cannot be set anew.")
+        if not pretrained:
+            raise OptionError(f"{name} is a saved model, which has its own weights; it cannot start from random ones.")
         return load(name)
     row = resolve(catalogue(), name)
     values = resolve_options(row.options, options, row.full_name)
@@ -126,8 +128,10 @@ def _encoders(
     for modality in row.modalities:
         extractor = extractors[modality]
         pooling = call(plugin, "build_pooling", info=info, dim=extractor.dim, options=options)
-        if not isinstance(pooling, Pooling):
-            raise PluginError(f'Plugin "{plugin.namespace}": build_pooling gave {quote(pooling)}, not a Pooling.')
+        if not isinstance(pooling, Pooling) or not _has_width(pooling):
+            raise PluginError(
+                f'Plugin "{plugin.namespace}": build_pooling gave {quote(pooling)}, not a Pooling with a width (dim).'
+            )
         layer = None
         if output_dim is not None:
             # Modalities that share a space start with the same projection, or a new one each would tear them apart.
@@ -138,8 +142,15 @@ def _encoders(
 
 
 def _checked_extractors(plugin: Plugin, row: BackboneInfo, value: object) -> Mapping[Modality, FeatureExtractor]:
-    extractors = dict(value) if isinstance(value, Mapping | Iterable) else {}
-    wrong = [modality for modality in row.modalities if not isinstance(extractors.get(modality), FeatureExtractor)]
+    extractors = value if isinstance(value, Mapping) else {}
+    found = {modality: extractors.get(modality) for modality in row.modalities}
+    wrong = [name for name, it in found.items() if not isinstance(it, FeatureExtractor) or not _has_width(it)]
     if wrong:
-        raise PluginError(f'Plugin "{plugin.namespace}": strip_head gave no FeatureExtractor for {", ".join(wrong)}.')
+        raise PluginError(
+            f'Plugin "{plugin.namespace}": strip_head gave no FeatureExtractor with a width (dim) for {", ".join(wrong)}.'
+        )
     return extractors
+
+
+def _has_width(module: FeatureExtractor | Pooling) -> bool:
+    return isinstance(getattr(module, "dim", None), int)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -105,14 +106,14 @@ class EmbeddingModel(nn.Module):
             DataError: if an item cannot be read.
         """
         modality = self._checked_modality(modality)
-        if isinstance(items, str | bytes | Path):
+        if isinstance(items, str | bytes | Path) or not hasattr(items, "__len__"):
             raise DataError(f"encode takes a list of items, not one {type(items).__name__}: write encode([...]).")
         size = 64 if batch_size is None else batch_size
         if size < 1:
             raise OptionError(f"batch_size is {size}; it must be at least 1.")
         vectors = np.empty((len(items), self.output_dim), dtype=np.float32)
         preprocess = self.preprocess(modality)
-        was_training = self.training
+        modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
             with torch.inference_mode():
@@ -128,7 +129,8 @@ class EmbeddingModel(nn.Module):
                         embedded = self(modality, [prepared[row] for row in rows])
                         vectors[[start + row for row in rows]] = embedded.cpu().numpy()
         finally:
-            self.train(was_training)
+            for module, training in modes:
+                module.training = training
         return vectors
 
     def save(self, path: str | Path) -> Path:
@@ -149,9 +151,13 @@ class EmbeddingModel(nn.Module):
 
     def write_into(self, folder: Path) -> None:
         """Writes the model's files into an existing, empty folder."""
-        self._loaded.save(folder)
-        if head := self._head():
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in head.items()}, folder / HEAD_FILE)
+        try:
+            self._loaded.save(folder)
+            if head := self._head():
+                save_file({key: tensor.detach().cpu().contiguous() for key, tensor in head.items()}, folder / HEAD_FILE)
+        except SafetensorError as error:
+            # What it has to say of a full disk.
+            raise OSError(str(error)) from error
         has_projection = self.encoder(self.modalities[0]).projection is not None
         SavedModel(self.info, self.pooling, self.output_dim if has_projection else None).write(folder)
 
@@ -163,7 +169,10 @@ class EmbeddingModel(nn.Module):
         """
         head = self._head()
         file = folder / HEAD_FILE
-        saved = load_file(file) if file.is_file() else {}
+        try:
+            saved = load_file(file) if file.is_file() else {}
+        except SafetensorError as error:
+            raise FolderError(f"{file} cannot be read: {error}.") from None
         expected = {name: tuple(tensor.shape) for name, tensor in head.items()}
         found = {name: tuple(tensor.shape) for name, tensor in saved.items()}
         if expected != found:

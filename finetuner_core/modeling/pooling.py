@@ -36,8 +36,9 @@ class MeanPooling(Pooling):
 
     def forward(self, features: Features) -> Tensor:
         """Vectors (B, D)."""
-        weights = features.mask.unsqueeze(-1).to(features.tokens.dtype)
-        return (features.tokens * weights).sum(1) / weights.sum(1).clamp(min=1)
+        # Filled, not multiplied: padding may hold what is no number.
+        real = features.tokens.masked_fill(~features.mask.unsqueeze(-1), 0)
+        return real.sum(1) / features.mask.sum(1, keepdim=True).clamp(min=1)
 
 
 class ClsPooling(Pooling):

@@ -19,7 +19,8 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        # There and back: "meta" is a device as well, and computes nothing.
+        torch.empty(0, device=device).cpu()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise OptionError(f"device {quote(name)} cannot be used: {reason}.\nUse cpu, or auto.") from None

@@ -159,7 +159,7 @@ def fit(
     training, skipped = usable(training, skip_bad_items=skip_bad_items)
     held_out, skipped_too = usable(held_out, skip_bad_items=skip_bad_items)
     check_evaluable(held_out)
-    progress.line("Data", f"{training.source}: {training.summary()} ({', '.join(c.name for c in training.columns)})")
+    progress.line("Data", f"{training.source}: {training.summary()}")
     progress.line("Held out", f"{held_out.source}: {held_out.summary()}{how}")
     if skipped + skipped_too:
         progress.line("Skipped", f"{skipped + skipped_too:,} images that cannot be read")
@@ -271,9 +271,7 @@ def _choose_loss(
     return name, resolve_options(catalogue().find_loss(name)[1].options, given, f"loss {name}")
 
 
-def _plan(
-    model: EmbeddingModel, data: Dataset, settings: Settings, device: torch.device, pretrained: bool
-) -> Plan:
+def _plan(model: EmbeddingModel, data: Dataset, settings: Settings, device: torch.device, pretrained: bool) -> Plan:
     images = [column for column in data.columns if column.modality == "image"]
     mirror: bool | None = None
     if images and settings.augment != "none":

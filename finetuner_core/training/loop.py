@@ -99,7 +99,8 @@ def train(
     for module in frozen:
         module.eval()
     for number in range(1, plan.epochs + 1):
-        generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + number)
+        # A generator takes 64 bits.
+        generator = torch.Generator().manual_seed((plan.seed * 1_000_003 + number) % 2**64)
         total, items, start = 0.0, 0, time.perf_counter()
         for step, rows in enumerate(batches.epoch(number), 1):
             with torch.autocast(model.device.type, torch.bfloat16, enabled=plan.dtype is torch.bfloat16):
@@ -156,7 +157,7 @@ def _prepare(
     prepared = preprocess.prepare(column.take(rows))
     if column.modality != "image" or mirror is None:
         return prepared
-    size = cast(ImagePreprocess, preprocess).image_size
+    size = cast("ImagePreprocess", preprocess).image_size
     return augment(prepared, size, generator, mirror=mirror)
 
 
@@ -165,7 +166,8 @@ def _loss_of(loss: nn.Module, columns: Sequence[Tensor], labels: Tensor) -> Tens
         value: Tensor = loss(columns[0], labels)
     else:
         anchors, positives = columns
-        value = loss(anchors, labels, positives, labels)
+        # By name: in pytorch-metric-learning another parameter stands between them.
+        value = loss(anchors, labels, ref_emb=positives, ref_labels=labels)
     return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Literal, get_args
 
 from finetuner_core.errors import OptionError
@@ -13,6 +14,8 @@ Precision = Literal["auto", "float32", "bfloat16"]
 Augment = Literal["auto", "none", "crop", "crop+mirror"]
 
 _MINIMA = {"epochs": 1, "batch_size": 2, "weight_decay": 0, "warmup": 0, "max_grad_norm": 0, "seed": 0}
+_WHOLE = ("epochs", "batch_size", "seed")
+_MAX_SEED = 2**64 - 1
 _CHOICES = {"schedule": get_args(Schedule), "precision": get_args(Precision), "augment": get_args(Augment)}
 
 
@@ -39,17 +42,24 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, minimum in _MINIMA.items():
-            if not getattr(self, name) >= minimum:
-                raise OptionError(f"{name} is {getattr(self, name)}; it must be at least {minimum}.")
-        if self.learning_rate is not None and not self.learning_rate > 0:
-            raise OptionError(f"learning_rate is {self.learning_rate}; it must be more than 0.")
+            value = getattr(self, name)
+            if not isinstance(value, Integral if name in _WHOLE else Real):
+                kind = "a whole number" if name in _WHOLE else "a number"
+                raise OptionError(f"{name} is {quote(value)}; it must be {kind}, at least {minimum}.")
+            if not value >= minimum:
+                raise OptionError(f"{name} is {value}; it must be at least {minimum}.")
+        if self.seed > _MAX_SEED:
+            raise OptionError(f"seed is {self.seed}; it must be at most {_MAX_SEED}.")
+        rate = self.learning_rate
+        if rate is not None and not (isinstance(rate, Real) and rate > 0):
+            raise OptionError(f"learning_rate is {quote(rate)}; it must be a number, more than 0.")
         if not self.warmup < 1:
             raise OptionError(f"warmup is {self.warmup}; it is a share of the steps, less than 1.")
         for name, choices in _CHOICES.items():
-            value = getattr(self, name)
-            if value not in choices:
+            chosen = getattr(self, name)
+            if chosen not in choices:
                 allowed = ", ".join(choices)
-                raise OptionError(f"{name} is {quote(value)}; allowed are {allowed}.{near(str(value), choices)}")
+                raise OptionError(f"{name} is {quote(chosen)}; allowed are {allowed}.{near(str(chosen), choices)}")
         is_count = isinstance(self.freeze, int) and not isinstance(self.freeze, bool) and self.freeze >= 1
         if self.freeze not in (None, "backbone") and not is_count:
             raise OptionError(

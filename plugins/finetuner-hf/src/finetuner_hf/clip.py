@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from finetuner_core.data.pixels import PixelPreprocess
-from finetuner_core.interfaces import Batch, FeatureExtractor, Features, LoadedBackbone, Stage
-from finetuner_core.plugin import BackboneInfo, Modality, OptionValue
 from PIL.Image import Image, Resampling
 from torch import nn
 from transformers import AutoModel, AutoTokenizer, BaseImageProcessor, CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from finetuner_core.data.pixels import PixelPreprocess
+from finetuner_core.interfaces import Batch, FeatureExtractor, Features, LoadedBackbone, Stage
+from finetuner_core.plugin import BackboneInfo, Modality, OptionValue
 from finetuner_hf.hub import read_config, unreachable
 from finetuner_hf.stages import transformer_stages
 from finetuner_hf.tokens import TextPreprocess, max_length

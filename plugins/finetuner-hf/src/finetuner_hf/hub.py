@@ -7,12 +7,12 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from finetuner_core.plugin import BackboneInfo, WeightsError
 from huggingface_hub import scan_cache_dir
 from huggingface_hub.errors import CacheNotFound
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import cached_file
 
+from finetuner_core.plugin import BackboneInfo, WeightsError
 from finetuner_hf.plugin import OPTIONS, ROWS, TOKEN_POOLINGS
 
 
@@ -30,7 +30,13 @@ def find(name: str) -> BackboneInfo | None:
     source = name if Path(name).is_absolute() else f"https://huggingface.co/{name}"
     if getattr(config, "text_config", None) is not None and getattr(config, "projection_dim", None) is not None:
         return BackboneInfo(
-            name, "text-to-image", config.projection_dim, "transformer", config.model_type, options=OPTIONS, source=source
+            name,
+            "text-to-image",
+            config.projection_dim,
+            "transformer",
+            config.model_type,
+            options=OPTIONS,
+            source=source,
         )
     if config.is_encoder_decoder or not hasattr(config, "vocab_size"):
         raise WeightsError(

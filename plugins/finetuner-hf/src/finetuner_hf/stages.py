@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from finetuner_core.interfaces import Stage
 from torch import nn
+
+from finetuner_core.interfaces import Stage
 
 
 def transformer_stages(tower: nn.Module) -> Sequence[Stage]:

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from finetuner_core.interfaces import Batch, FeatureExtractor, Features, LoadedBackbone, Pooling, Stage
-from finetuner_core.modeling.pooling import POOLINGS
-from finetuner_core.plugin import BackboneInfo, OptionError, OptionValue
 from torch import nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
+from finetuner_core.interfaces import Batch, FeatureExtractor, Features, LoadedBackbone, Pooling, Stage
+from finetuner_core.modeling.pooling import POOLINGS
+from finetuner_core.plugin import BackboneInfo, OptionError, OptionValue
 from finetuner_hf.hub import read_config, read_json, unreachable
 from finetuner_hf.stages import transformer_stages
 from finetuner_hf.tokens import TextPreprocess, max_length
@@ -151,8 +151,14 @@ def _read_declared(name: str) -> tuple[str | None, int | None]:
     modes = [key for key, value in pooling.items() if key.startswith("pooling_mode_") and value is True]
     if isinstance(pooling.get("pooling_mode"), str):
         modes = [f"pooling_mode_{pooling['pooling_mode']}", *modes]
-        modes = [{"pooling_mode_mean": "pooling_mode_mean_tokens", "pooling_mode_cls": "pooling_mode_cls_token",
-                  "pooling_mode_max": "pooling_mode_max_tokens"}.get(mode, mode) for mode in modes]
+        modes = [
+            {
+                "pooling_mode_mean": "pooling_mode_mean_tokens",
+                "pooling_mode_cls": "pooling_mode_cls_token",
+                "pooling_mode_max": "pooling_mode_max_tokens",
+            }.get(mode, mode)
+            for mode in modes
+        ]
     declared = _DECLARED_POOLINGS.get(modes[0], modes[0]) if len(set(modes)) == 1 else f"the poolings {modes}"
     return declared, length if isinstance(length, int) else None
 

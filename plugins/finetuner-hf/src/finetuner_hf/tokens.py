@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from finetuner_core.interfaces import Batch
 from transformers import PreTrainedTokenizerBase
+
+from finetuner_core.interfaces import Batch
 
 
 class TextPreprocess:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from finetuner_core.interfaces import Batch, FeatureExtractor, Features, LoadedBackbone, Stage
-from finetuner_core.plugin import BackboneInfo, DataError, OptionError, OptionValue, WeightsError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from finetuner_core.interfaces import Batch, FeatureExtractor, Features, LoadedBackbone, Stage
+from finetuner_core.plugin import BackboneInfo, DataError, OptionError, OptionValue, WeightsError
 
 FORMAT = "finetuner-mlp"
 _ACTIVATIONS: Mapping[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}

@@ -19,7 +19,9 @@ ROW = BackboneInfo(
     architecture="MLP",
     description="Simple MLP encoder trained from scratch",
     options=(
-        Option("input_size", "int", None, "Width of the vectors; fit takes it from the data.", minimum=1, required=True),
+        Option(
+            "input_size", "int", None, "Width of the vectors; fit takes it from the data.", minimum=1, required=True
+        ),
         Option("hidden_sizes", "ints", (512, 256), "Width of each layer; the last is the embedding's.", minimum=1),
         Option("activation", "str", "gelu", "Between the layers.", choices=("relu", "gelu", "silu", "tanh")),
         Option("bias", "bool", True, "Whether layers have a bias."),

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from finetuner_core.plugin import BackboneInfo
 from torch import nn
 
+from finetuner_core.plugin import BackboneInfo
 from finetuner_timm.library import timm
 from finetuner_timm.plugin import OPTIONS
 

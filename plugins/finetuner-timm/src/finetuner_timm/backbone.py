@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from finetuner_core.data.pixels import PixelPreprocess
-from finetuner_core.interfaces import LoadedBackbone
-from finetuner_core.plugin import BackboneInfo, OptionValue, WeightsError
 from PIL.Image import Image
 from safetensors.torch import save_file
 
+from finetuner_core.data.pixels import PixelPreprocess
+from finetuner_core.interfaces import LoadedBackbone
+from finetuner_core.plugin import BackboneInfo, OptionValue, WeightsError
 from finetuner_timm.architectures import is_folder
 from finetuner_timm.library import timm
 
@@ -19,13 +19,12 @@ from finetuner_timm.library import timm
 def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue]) -> LoadedBackbone:
     """The network of a row, its head included."""
     folder = Path(info.name)
-    local = is_folder(folder)
+    name = f"local-dir:{folder}" if is_folder(folder) else info.name
     size = options.get("image_size")
-    kwargs = {}
-    if size is not None and timm.models.get_pretrained_cfg_value(info.name.partition(".")[0], "fixed_input_size"):
-        kwargs["img_size"] = size
     try:
-        network = timm.create_model(f"local-dir:{folder}" if local else info.name, pretrained=pretrained, **kwargs)
+        # A network of a fixed size has to be told of another; to one that is only convolved it is all the same.
+        fixed = size is not None and _pretrained_config(name).get("fixed_input_size")
+        network = timm.create_model(name, pretrained=pretrained, **({"img_size": size} if fixed else {}))
     except (OSError, RuntimeError) as error:
         raise _unreachable(info, error) from error
     # Convolutions are faster on a CPU and on a GPU alike where a pixel's channels lie side by side.
@@ -66,6 +65,12 @@ def preprocess(config: Mapping[str, object]) -> PixelPreprocess:
         std=config["std"],  # type: ignore[arg-type]
         offset=lambda excess: round(excess / 2),
     )
+
+
+def _pretrained_config(name: str) -> Mapping[str, object]:
+    with torch.device("meta"):
+        config: Mapping[str, object] = timm.create_model(name).pretrained_cfg
+    return config
 
 
 def _unreachable(info: BackboneInfo, error: Exception) -> WeightsError:

