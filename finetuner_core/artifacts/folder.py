@@ -23,7 +23,10 @@ _ROW_FIELDS = ("name", "task", "output_dim", "architecture", "description", "lic
 
 def is_saved_model(path: str | Path) -> bool:
     """Whether a folder holds a model that Finetuner has saved."""
-    return (Path(path).expanduser() / FILE).is_file()
+    try:
+        return (Path(path).expanduser() / FILE).is_file()
+    except (OSError, RuntimeError):  # a name too long for a folder, or ~somebody who is not there
+        return False
 
 
 def check_writable(path: str | Path) -> Path:

@@ -23,6 +23,7 @@ class _Group(click.Group):
         extra["standalone_mode"] = False
         try:
             code = super().main(*args, **extra)  # type: ignore[arg-type]
+            sys.stdout.flush()
         except getattr(click.exceptions, "NoArgsIsHelpError", ()) as error:  # click before 8.2 has none, and ends well
             error.show()
             sys.exit(2)

@@ -53,12 +53,15 @@ def encode(model: str, data: str, out: str, column: str | None, modality: str | 
     if not file.parent.is_dir():
         raise FolderError(f"{out} cannot be written: there is no folder {file.parent}.")
 
+    import finetuner_core
+
+    build_model = finetuner_core.build_model  # which says what to install where torch is missing
+
     import numpy as np
 
     from finetuner_core.artifacts.folder import find_row
     from finetuner_core.data.forms import find_items
     from finetuner_core.data.tables import read_table
-    from finetuner_core.modeling.build import build_model
 
     name = as_model_name(model)
     items = find_items(read_table(data), find_row(name), column, modality)
