@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -159,7 +160,9 @@ class EmbeddingModel(nn.Module):
             # What it has to say of a full disk.
             raise OSError(str(error)) from error
         has_projection = self.encoder(self.modalities[0]).projection is not None
-        SavedModel(self.info, self.pooling, self.output_dim if has_projection else None).write(folder)
+        # The width of its row is what the model emits, with its own pooling and projection.
+        info = replace(self.info, output_dim=self.output_dim)
+        SavedModel(info, self.pooling, self.output_dim if has_projection else None).write(folder)
 
     def read_head(self, folder: Path) -> None:
         """Reads what `write_into` wrote beside the backbone: the parameters of the pooling and the projection.

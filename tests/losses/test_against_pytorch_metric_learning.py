@@ -46,9 +46,7 @@ def test_infonce_is_nt_xent(given: dict[str, Tensor], temperature: float) -> Non
 def test_hard_triplets(given: dict[str, Tensor], margin: float) -> None:
     mined = miners.BatchHardMiner()(given["embeddings"], given["labels"], given.get("ref_emb"), given.get("ref_labels"))
     theirs = losses.TripletMarginLoss(margin=margin, reducer=reducers.MeanReducer())
-    torch.testing.assert_close(
-        TripletLoss(margin=margin)(**given), theirs(**given, indices_tuple=mined), **CLOSE
-    )
+    torch.testing.assert_close(TripletLoss(margin=margin)(**given), theirs(**given, indices_tuple=mined), **CLOSE)
 
 
 @pytest.mark.parametrize("margin", [0.2, 1.0])

@@ -54,9 +54,7 @@ CASES = {
 def test_it_is_what_a_loop_computes(case: str, temperature: float) -> None:
     embeddings, labels, ref_emb, ref_labels = CASES[case]
     loss = InfoNCELoss(temperature=temperature)
-    value = loss(
-        embeddings, torch.tensor(labels), ref_emb, None if ref_labels is None else torch.tensor(ref_labels)
-    )
+    value = loss(embeddings, torch.tensor(labels), ref_emb, None if ref_labels is None else torch.tensor(ref_labels))
     t = loss.temperature.item()
     assert value.item() == pytest.approx(naive(embeddings, labels, ref_emb, ref_labels, t), abs=1e-9)
 
@@ -139,9 +137,7 @@ def test_a_temperature_is_only_trained_if_asked_to() -> None:
     embeddings, labels = points(6, 1), torch.arange(6) % 2
     loss(embeddings, labels).backward()
     step = 1e-3
-    up, down = (
-        naive(embeddings, labels.tolist(), None, None, math.exp(math.log(0.1) + way)) for way in (step, -step)
-    )
+    up, down = (naive(embeddings, labels.tolist(), None, None, math.exp(math.log(0.1) + way)) for way in (step, -step))
     assert parameter.grad is not None
     assert parameter.grad.item() == pytest.approx((up - down) / (2 * step), rel=1e-3)
 

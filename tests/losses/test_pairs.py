@@ -41,9 +41,7 @@ def test_references_are_paired_with_every_item() -> None:
         (torch.randn(3, 2), REF_LABELS, "one label"),
     ],
 )
-def test_half_a_reference_is_refused(
-    ref_emb: torch.Tensor | None, ref_labels: torch.Tensor | None, words: str
-) -> None:
+def test_half_a_reference_is_refused(ref_emb: torch.Tensor | None, ref_labels: torch.Tensor | None, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         form_pairs(torch.randn(6, 2), LABELS, ref_emb, ref_labels)
 

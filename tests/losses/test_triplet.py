@@ -63,9 +63,7 @@ def test_it_is_what_a_loop_computes(case: str, mining: str, margin: float) -> No
     rows = embeddings.clone().requires_grad_()
     others = None if ref_labels is None else torch.tensor(ref_labels)
     value = TripletLoss(margin=margin, mining=mining)(rows, torch.tensor(labels, dtype=torch.long), ref_emb, others)
-    assert value.item() == pytest.approx(
-        naive(mining, margin, embeddings, labels, ref_emb, ref_labels), abs=1e-12
-    )
+    assert value.item() == pytest.approx(naive(mining, margin, embeddings, labels, ref_emb, ref_labels), abs=1e-12)
     # Also where no triplet can be formed.
     value.backward()
     assert rows.grad is not None
