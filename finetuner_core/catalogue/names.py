@@ -106,7 +106,7 @@ def _ask(plugin: Plugin, name: str) -> BackboneInfo | None:
 
 
 def _resolve_folder(catalogue: Catalogue, name: str) -> BackboneInfo:
-    folder = Path(name).expanduser().resolve()
+    folder = Path(os.path.expanduser(name)).resolve()  # noqa: PTH111 - Path's expands ./~name as well
     if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises where a name is too long
         raise UnknownNameError(f"There is no folder {quote(folder)}.")
     asked = [plugin for plugin in catalogue.plugins if plugin.hooks is not None]

@@ -46,9 +46,7 @@ def show(model: str, in_json: bool) -> None:
 
 
 @click.command()
-@click.option(
-    "--load", is_flag=True, help="Also build a model of each plugin, with random weights."
-)
+@click.option("--load", is_flag=True, help="Also build a model of each plugin, with random weights.")
 @click.option("--json", "in_json", is_flag=True, help="As JSON.")
 def doctor(load: bool, in_json: bool) -> None:
     """Examines the installation; exits with 1 where something is wrong."""

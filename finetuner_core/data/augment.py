@@ -20,6 +20,7 @@ def augment(
 
     The part has between 35 % and all of the area, at a ratio of sides between 3:4 and 4:3, as in
     https://arxiv.org/abs/1409.4842 but less extreme: what makes two photos alike must still be in the picture.
+    Of an image that is longer than that, the part is as high or as wide as the image, and smaller for it.
 
     Args:
         images: uint8 (3, H, W) each.

@@ -85,7 +85,7 @@ def _read(item: object, *, coarse: bool = False) -> Image:
             white = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(white, image)
         return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, AssertionError, Image.DecompressionBombError) as error:
         name = (getattr(item, "filename", "") or item) if isinstance(item, Image.Image) else item
         raise DataError(f"The image {quote(name)} cannot be read: {_reason(error)}") from None
 
@@ -111,6 +111,8 @@ def _why_unreadable(item: object) -> str:
 def _reason(error: BaseException) -> str:
     if isinstance(error, FileNotFoundError):
         return "there is no such file."
+    if isinstance(error, AssertionError):
+        return "it was closed before it was read."
     if type(error).__name__ == "UnidentifiedImageError":
         return "it is in no image format that Pillow knows."
     return f"{str(error).removesuffix('.')}."

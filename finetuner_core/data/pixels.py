@@ -47,7 +47,7 @@ class PixelPreprocess:
         """Images from paths or PIL images, uint8 (3, H, W) each."""
         return [_to_pixels(self._resize(read_image(item))) for item in items]
 
-    def length(self, prepared: Tensor) -> int:  # noqa: ARG002
+    def length(self, prepared: Tensor) -> int:
         """1: all images of a network are of one size."""
         return 1
 

@@ -144,8 +144,8 @@ def _read_arrays(path: Path) -> Table:
     if not zipfile.is_zipfile(path):
         raise DataError(f"{path} is no .npz archive, or not a whole one.\nnumpy.savez(path, vectors=...) writes one.")
     try:
-        # Without pickles nothing in the archive can run.
-        with np.load(path, allow_pickle=False) as archive:
+        # Without pickles nothing in the archive can run. Given a path, numpy leaves the file open where it fails.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except Exception as error:  # numpy, zipfile and zlib each raise their own kinds for a file that is damaged
         raise DataError(

@@ -110,7 +110,8 @@ def _assemble(
         extractors = call(plugin, "strip_head", info=row, loaded=loaded, pooling=pooling)
     extractors = _checked_extractors(plugin, row, extractors)
     encoders = _encoders(row, extractors, pooling, output_dim)
-    model = EmbeddingModel(info=row, pooling=pooling, encoders=encoders, loaded=loaded).eval()
+    model = EmbeddingModel(info=row, pooling=pooling, encoders=encoders, loaded=loaded, pretrained=pretrained)
+    model.eval()
     widths = {encoder.output_dim for encoder in encoders.values()}
     expected = output_dim or (row.output_dim if pooling == row.poolings[0] else None)
     if len(widths) != 1 or (expected is not None and widths != {expected}):
@@ -147,7 +148,7 @@ def _checked_extractors(plugin: Plugin, row: BackboneInfo, value: object) -> Map
     wrong = [name for name, it in found.items() if not isinstance(it, FeatureExtractor) or not _has_width(it)]
     if wrong:
         raise PluginError(
-            f'Plugin "{plugin.namespace}": strip_head gave no FeatureExtractor with a width (dim) for {", ".join(wrong)}.'
+            f'Plugin "{plugin.namespace}": strip_head gave no FeatureExtractor with a dim for {", ".join(wrong)}.'
         )
     return extractors
 

@@ -32,14 +32,22 @@ class EmbeddingModel(nn.Module):
         pooling: the name of the pooling.
         encoders: an encoder for each modality.
         loaded: the backbone, for its preprocessing and for saving it.
+        pretrained: whether the backbone's weights were trained, and not drawn at random.
     """
 
     def __init__(
-        self, *, info: BackboneInfo, pooling: str, encoders: Mapping[Modality, Encoder], loaded: LoadedBackbone
+        self,
+        *,
+        info: BackboneInfo,
+        pooling: str,
+        encoders: Mapping[Modality, Encoder],
+        loaded: LoadedBackbone,
+        pretrained: bool,
     ) -> None:
         super().__init__()
         self.info = info
         self.pooling = pooling
+        self.pretrained = pretrained
         self.encoders = nn.ModuleDict(dict(encoders))
         self._loaded = loaded
 

@@ -8,32 +8,25 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torch import nn
 
 from finetuner_core.artifacts.folder import check_writable, find_row, write_folder, write_json
-from finetuner_core.catalogue.registry import call, catalogue
-from finetuner_core.data.batches import ClassBatches, PairBatches
 from finetuner_core.data.dataset import Dataset
-from finetuner_core.data.forms import read_dataset, read_splits
-from finetuner_core.data.images import are_grey
-from finetuner_core.data.split import hold_out
-from finetuner_core.data.usable import usable
-from finetuner_core.errors import OptionError, PluginError
+from finetuner_core.data.sources import read_sources
+from finetuner_core.errors import OptionError
 from finetuner_core.evaluation.evaluate import check_evaluable, evaluate_dataset
 from finetuner_core.evaluation.report import render_comparison
+from finetuner_core.losses.build import build_loss
 from finetuner_core.modeling.build import build_model
 from finetuner_core.modeling.embedding_model import EmbeddingModel
-from finetuner_core.training.compute import choose_device, choose_precision
+from finetuner_core.training.choices import choose_batches, choose_loss, choose_plan
+from finetuner_core.training.compute import choose_device
+from finetuner_core.training.freezing import batch_statistics
 from finetuner_core.training.freezing import freeze as freeze_model
-from finetuner_core.training.loop import Epoch, Plan, train
+from finetuner_core.training.loop import Epoch, train
 from finetuner_core.training.progress import Progress
 from finetuner_core.training.settings import Augment, Precision, Schedule, Settings
-from finetuner_core.values import BackboneInfo, OptionValue, quote, resolve_options
 
 TRAINING_FILE = "training.json"
-
-# Items of a class in a batch, where there are classes enough to choose from.
-ITEMS_PER_CLASS = 4
 
 
 @dataclass(frozen=True)
@@ -103,8 +96,8 @@ def fit(
         pooling: one of the backbone's poolings; its first where not given.
         output_dim: adds a projection to this width.
         model_options: the backbone's own options.
-        loss: a loss by name; by the form of the data where not given: `triplet` for labelled items, `infonce` for
-            pairs, symmetric and with a learnable temperature for text with images.
+        loss: a loss by name; `infonce` where not given, symmetric and with a learnable temperature for text with
+            images.
         loss_options: the loss's own options.
         epochs: how often the data is gone through.
         batch_size: items, or pairs, in a training step.
@@ -148,29 +141,29 @@ def fit(
     target = choose_device(settings.device)
 
     # What the model is, without loading it.
-    row = model.info if isinstance(model, EmbeddingModel) else find_row(str(model))
     if isinstance(model, EmbeddingModel):
+        row = model.info
         for name, value in (("pooling", pooling), ("output_dim", output_dim), ("model_options", model_options)):
             if value is not None:
                 raise OptionError(f"{name} cannot be set for a model that is already built; build it with {name}.")
+    else:
+        row = find_row(str(model))
 
     # The data, and all that can be wrong with it.
-    training, held_out, how = _read_data(row, train_data, eval_data, columns, split_column, val_split, settings.seed)
-    training, skipped = usable(training, skip_bad_items=skip_bad_items)
-    held_out, skipped_too = usable(held_out, skip_bad_items=skip_bad_items)
-    check_evaluable(held_out)
-    progress.line("Data", f"{training.source}: {training.summary()}")
-    progress.line("Held out", f"{held_out.source}: {held_out.summary()}{how}")
-    if skipped + skipped_too:
-        progress.line("Skipped", f"{skipped + skipped_too:,} images that cannot be read")
-    batches: ClassBatches | PairBatches
-    if training.form == "labelled":
-        batches = ClassBatches(training, settings.batch_size, ITEMS_PER_CLASS, settings.seed)
-        if batches.left_out:
-            progress.line("Left out", f"{batches.left_out:,} labels that stand on one item only, from training")
-    else:
-        batches = PairBatches(training, settings.batch_size, settings.seed)
-    loss_name, loss_values = _choose_loss(training, loss, loss_options)
+    data = read_sources(
+        row,
+        train_data,
+        eval_data,
+        columns=columns,
+        split_column=split_column,
+        val_split=val_split,
+        skip_bad_items=skip_bad_items,
+        seed=settings.seed,
+    )
+    check_evaluable(data.eval)
+    batches = choose_batches(data.train, settings)
+    loss_name, loss_values = choose_loss(data.train, loss, loss_options)
+    progress.data(data, batches)
 
     # The model.
     torch.manual_seed(settings.seed)
@@ -178,38 +171,38 @@ def fit(
         given = dict(model_options or {})
         if any(option.name == "input_size" for option in row.options):
             # A network over vectors is as wide as they are.
-            given.setdefault("input_size", len(cast("list[list[float]]", training.columns[0].take([0]))[0]))
+            given.setdefault("input_size", len(cast("list[list[float]]", data.train.columns[0].take([0]))[0]))
         model = build_model(str(model), pretrained=pretrained, pooling=pooling, output_dim=output_dim, **given)
     model.to(target)
-    frozen = freeze_model(model, settings.freeze)
-    for column in (*training.columns, *held_out.columns):
+    frozen = [*freeze_model(model, settings.freeze), *batch_statistics(model)]
+    for column in (*data.train.columns, *data.eval.columns):
         # One item of each column tells whether they fit the model, as the width of vectors must.
         model.preprocess(column.modality).prepare(column.take([0]))
-    plan = _plan(model, training, settings, target, pretrained)
-    _describe(progress, model, training, settings, plan, batches, loss_name, loss_values, target)
+    criterion = build_loss(loss_name, model.output_dim, loss_values).to(target)
+    plan = choose_plan(model, data.train, settings, target)
+    progress.model(model)
+    progress.plan(plan, settings.batch_size, batches.per_epoch, f"{loss_name} loss", loss_values, target)
 
     # Before, training, after.
-    criterion = build_loss(loss_name, model.output_dim, loss_values).to(target)
-    before = evaluate_dataset(model, held_out)
-    progress.start(settings.epochs, batches.per_epoch)
+    before = evaluate_dataset(model, data.eval)
     history = train(
         model,
         criterion,
-        training,
+        data.train,
         batches,
         plan,
         frozen=frozen,
         on_step=progress.step,
         on_epoch=progress.epoch,
     )
-    after = evaluate_dataset(model, held_out)
+    after = evaluate_dataset(model, data.eval)
     path = None
     if out is not None:
         record = {
             "settings": asdict(settings),
             "learning_rate": plan.learning_rate,
             "loss": {"name": loss_name, "options": loss_values},
-            "data": {"train": training.summary(), "eval": held_out.summary()},
+            "data": {"train": data.train.summary(), "eval": data.eval.summary()},
             "before": before,
             "after": after,
             "history": history,
@@ -220,117 +213,6 @@ def fit(
     if path is not None:
         progress.line("Saved", str(path))
     return FitResult(model, before, after, history, path)
-
-
-def build_loss(name: str, dim: int, options: Mapping[str, OptionValue]) -> nn.Module:
-    """A loss by name, for embeddings of a width.
-
-    Raises:
-        UnknownNameError: if nobody lists it.
-        PluginError: if its plugin does not give a module.
-    """
-    plugin, info = catalogue().find_loss(name)
-    module = call(plugin, "build_loss", info=info, dim=dim, options=options)
-    if not isinstance(module, nn.Module):
-        raise PluginError(f'Plugin "{plugin.namespace}": build_loss gave {quote(module)}, not a module.')
-    return module
-
-
-def _read_data(
-    row: BackboneInfo,
-    train_data: Dataset | str | Path,
-    eval_data: Dataset | str | Path | None,
-    columns: Mapping[str, str] | None,
-    split_column: str | None,
-    val_split: float,
-    seed: int,
-) -> tuple[Dataset, Dataset, str]:
-    """Training data, evaluation data, and how the second was come by."""
-    if split_column is not None:
-        if isinstance(train_data, Dataset) or eval_data is not None:
-            raise OptionError("split_column tells rows of one file apart: give a file, and no evaluation data.")
-        return *read_splits(train_data, row, split_column, columns), f", by column {split_column}"
-    training = train_data if isinstance(train_data, Dataset) else read_dataset(train_data, row, columns)
-    if eval_data is None:
-        training, held_out, how = hold_out(training, val_split, seed)
-        return training, held_out, f", {how} ({val_split:.0%})"
-    held_out = eval_data if isinstance(eval_data, Dataset) else read_dataset(eval_data, row, columns)
-    return training, held_out, ""
-
-
-def _choose_loss(
-    data: Dataset, name: str | None, options: Mapping[str, object] | None
-) -> tuple[str, dict[str, OptionValue]]:
-    """The loss's name, and a value for each of its options."""
-    given = dict(options or {})
-    if name is None and data.form == "pairs":
-        name = "infonce"
-        if data.columns[0].modality != data.columns[1].modality:
-            given = {"symmetric": True, "learnable": True, "temperature": 0.07} | given
-    name = name or "triplet"
-    return name, resolve_options(catalogue().find_loss(name)[1].options, given, f"loss {name}")
-
-
-def _plan(model: EmbeddingModel, data: Dataset, settings: Settings, device: torch.device, pretrained: bool) -> Plan:
-    images = [column for column in data.columns if column.modality == "image"]
-    mirror: bool | None = None
-    if images and settings.augment != "none":
-        plain = data.form == "labelled" and not are_grey(images[0].take(range(min(100, len(data)))))
-        mirror = settings.augment == "crop+mirror" or (settings.augment == "auto" and plain)
-    return Plan(
-        epochs=settings.epochs,
-        learning_rate=settings.learning_rate or _default_learning_rate(model, settings, pretrained),
-        weight_decay=settings.weight_decay,
-        warmup=settings.warmup,
-        schedule=settings.schedule,
-        max_grad_norm=settings.max_grad_norm,
-        dtype=choose_precision(settings.precision, device, model.modalities),
-        mirror=mirror,
-        seed=settings.seed,
-    )
-
-
-def _default_learning_rate(model: EmbeddingModel, settings: Settings, pretrained: bool) -> float:
-    """What is new may move fast; what was pretrained must not forget."""
-    if model.modalities == ("vector",) or settings.freeze == "backbone":
-        return 1e-3
-    if not pretrained:
-        return 5e-4
-    return {("image",): 1e-4, ("text",): 3e-5, ("text", "image"): 1e-5}[model.modalities]
-
-
-def _describe(
-    progress: Progress,
-    model: EmbeddingModel,
-    data: Dataset,
-    settings: Settings,
-    plan: Plan,
-    batches: ClassBatches | PairBatches,
-    loss_name: str,
-    loss_values: Mapping[str, OptionValue],
-    device: torch.device,
-) -> None:
-    """Says what is about to happen."""
-    total = sum(parameter.numel() for parameter in model.parameters())
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    progress.line(
-        "Model",
-        f"{model.info.full_name}, {model.pooling} pooling, width {model.output_dim}; "
-        f"{trained:,} of {total:,} parameters are trained",
-    )
-    if model.new_weights:
-        names = ", ".join(model.new_weights[:3]) + (", ..." if len(model.new_weights) > 3 else "")
-        progress.line("Note", f"{len(model.new_weights)} weights were not in the checkpoint and start anew: {names}")
-    options = ", ".join(f"{name} {value}" for name, value in loss_values.items())
-    progress.line(
-        "Training",
-        f"{loss_name} loss ({options}), {settings.epochs} epochs of {batches.per_epoch} steps, "
-        f"batch {settings.batch_size}, learning rate {plan.learning_rate:g}, "
-        f"{str(plan.dtype).removeprefix('torch.')} on {device}",
-    )
-    if any(column.modality == "image" for column in data.columns):
-        how = {None: "not augmented", False: "cropped at random", True: "cropped and mirrored at random"}[plan.mirror]
-        progress.line("Images", f"{how} (--augment)")
 
 
 def _save(model: EmbeddingModel, out: str | Path, record: Mapping[str, object]) -> Path:

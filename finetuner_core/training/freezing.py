@@ -40,6 +40,18 @@ def freeze(model: EmbeddingModel, what: str | int | None) -> list[nn.Module]:
     return modules
 
 
+def batch_statistics(model: EmbeddingModel) -> list[nn.Module]:
+    """The batch norms of a pretrained backbone, which keep the statistics that they came with.
+
+    A batch for retrieval is small and made of a few classes, so its statistics are not those of the data: a network
+    that is trained on them is another one in evaluation. Metric learning keeps them fixed (Roth et al. 2020,
+    https://arxiv.org/abs/2002.08473); scale and shift are still trained. From random weights there are none to keep.
+    """
+    if not model.pretrained:
+        return []
+    return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+
 def _freeze_stage(stage: Stage) -> tuple[nn.Module, ...]:
     for module in stage.modules:
         module.requires_grad_(False)

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from finetuner_core.training.loop import Epoch
+import torch
+
+from finetuner_core.data.batches import ClassBatches, PairBatches
+from finetuner_core.data.sources import Sources
+from finetuner_core.modeling.embedding_model import EmbeddingModel
+from finetuner_core.training.loop import Epoch, Plan
+from finetuner_core.values import OptionValue
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -28,9 +35,48 @@ class Progress:
         if not self.quiet:
             print(f"{label:<9} {text}", file=sys.stderr)
 
-    def start(self, epochs: int, steps: int) -> None:
-        """Training starts, with so many steps an epoch."""
-        self._epochs, self._steps = epochs, steps
+    def data(self, data: Sources, batches: ClassBatches | PairBatches) -> None:
+        """What was recognised in the data."""
+        self.line("Data", f"{data.train.summary()}, from {data.train.source}")
+        how = f" ({data.how})" if data.how else ""
+        self.line("Held out", f"{data.eval.summary()}{how}, from {data.eval.source}")
+        if data.skipped:
+            self.line("Skipped", f"{data.skipped:,} images that cannot be read")
+        if isinstance(batches, ClassBatches) and batches.left_out:
+            self.line("Left out", f"{batches.left_out:,} labels that stand on one item only, from training")
+
+    def model(self, model: EmbeddingModel) -> None:
+        """What is trained."""
+        sizes = [parameter.numel() for parameter in model.parameters()]
+        trained = [parameter.numel() for parameter in model.parameters() if parameter.requires_grad]
+        self.line(
+            "Model",
+            f"{model.info.full_name}, {model.pooling} pooling, width {model.output_dim}; "
+            f"{sum(trained):,} of {sum(sizes):,} parameters are trained",
+        )
+        if new := model.new_weights:
+            names = ", ".join(new[:3]) + (", ..." if len(new) > 3 else "")
+            self.line("Note", f"{len(new)} weights were not in the checkpoint and start untrained: {names}")
+
+    def plan(
+        self,
+        plan: Plan,
+        batch_size: int,
+        steps: int,
+        loss: str,
+        options: Mapping[str, OptionValue],
+        device: torch.device,
+    ) -> None:
+        """How it is trained."""
+        self._epochs, self._steps = plan.epochs, steps
+        settings = ", ".join(f"{name} {value}" for name, value in options.items())
+        self.line(
+            "Training",
+            f"{loss} ({settings}), {plan.epochs} epochs of {steps} steps, batch {batch_size}, "
+            f"learning rate {plan.learning_rate:g}, {str(plan.dtype).removeprefix('torch.')} on {device}",
+        )
+        if plan.mirror is not None:
+            self.line("Images", f"cropped{' and mirrored' if plan.mirror else ''} at random (--augment none: not)")
 
     def step(self, loss: float, items: int) -> None:
         """A step of so many items was done."""

@@ -1,0 +1,77 @@
+"""What is decided where a person left it open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from finetuner_core.data.batches import ClassBatches, PairBatches
+from finetuner_core.data.dataset import Dataset
+from finetuner_core.data.images import are_grey
+from finetuner_core.losses.build import loss_options
+from finetuner_core.modeling.embedding_model import EmbeddingModel
+from finetuner_core.training.compute import choose_precision
+from finetuner_core.training.loop import Plan
+from finetuner_core.training.settings import Settings
+from finetuner_core.values import OptionValue
+
+# Items of a class in a batch, where there are classes enough to choose from.
+ITEMS_PER_CLASS = 4
+
+# CLIP (https://arxiv.org/abs/2103.00020) starts at this temperature.
+_CLIP = {"symmetric": True, "learnable": True, "temperature": 0.07}
+
+# How many images are looked at to tell whether there is any colour in them.
+_COLOUR_SAMPLE = 100
+
+
+def choose_loss(
+    data: Dataset, name: str | None, options: Mapping[str, object] | None
+) -> tuple[str, dict[str, OptionValue]]:
+    """The loss's name, and a value for each of its options."""
+    name = name or "infonce"
+    across = len({column.modality for column in data.columns}) > 1
+    defaults = _CLIP if name == "infonce" and across else {}
+    return name, loss_options(name, {**defaults, **(options or {})})
+
+
+def choose_batches(data: Dataset, settings: Settings) -> ClassBatches | PairBatches:
+    """Batches that give each item a positive and negatives."""
+    if data.form == "labelled":
+        return ClassBatches(data, settings.batch_size, ITEMS_PER_CLASS, settings.seed)
+    return PairBatches(data, settings.batch_size, settings.seed)
+
+
+def choose_plan(model: EmbeddingModel, data: Dataset, settings: Settings, device: torch.device) -> Plan:
+    """How to train: the settings, with all that they leave open decided."""
+    return Plan(
+        epochs=settings.epochs,
+        learning_rate=settings.learning_rate or _learning_rate(model, settings),
+        weight_decay=settings.weight_decay,
+        warmup=settings.warmup,
+        schedule=settings.schedule,
+        max_grad_norm=settings.max_grad_norm,
+        dtype=choose_precision(settings.precision, device, model.modalities),
+        mirror=_mirror(data, settings),
+        seed=settings.seed,
+    )
+
+
+def _mirror(data: Dataset, settings: Settings) -> bool | None:
+    """Whether training images are mirrored; `None` where there are none, or they are left as they are."""
+    images = next((column for column in data.columns if column.modality == "image"), None)
+    if images is None or settings.augment == "none":
+        return None
+    if settings.augment == "auto":
+        return data.form == "labelled" and not are_grey(images.take(range(min(_COLOUR_SAMPLE, len(data)))))
+    return settings.augment == "crop+mirror"
+
+
+def _learning_rate(model: EmbeddingModel, settings: Settings) -> float:
+    """What is new may move fast; what was pretrained must not forget."""
+    if model.modalities == ("vector",) or settings.freeze == "backbone":
+        return 1e-3
+    if not model.pretrained:
+        return 5e-4
+    return {("image",): 1e-4, ("text",): 3e-5, ("text", "image"): 1e-5}[model.modalities]
