@@ -75,7 +75,7 @@ def test_shows_the_part_and_nothing_else() -> None:
             step = length / 24
             assert shown[channel].min() == pytest.approx(first + (step - 1) / 2, abs=1)
             assert shown[channel].max() == pytest.approx(first + length - 1 - (step - 1) / 2, abs=1)
-        assert shown[2].unique().tolist() == [7]
+        assert bool((shown[2] == 7).all())
 
 
 def test_mirrors_half_of_the_time_where_asked_to() -> None:

@@ -63,6 +63,7 @@ def test_prepares_files_resized(tmp_path: Path) -> None:
         resize=lambda image: image.resize((8, 6)), image_size=(4, 4), mean=MEAN, std=STD, offset=lambda excess: 0
     )
     (prepared,) = feeding.prepare([path])
-    assert (prepared.dtype, prepared.shape, prepared.unique().tolist()) == (torch.uint8, (3, 6, 8), [77])
+    assert (prepared.dtype, prepared.shape) == (torch.uint8, (3, 6, 8))
+    assert bool((prepared == 77).all())
     assert prepared.is_contiguous()
     assert feeding.length(prepared) == 1
