@@ -88,9 +88,10 @@ def resolve(catalogue: Catalogue, name: str) -> BackboneInfo:
         raise UnknownNameError(_unknown(catalogue, name))
     row = _ask(owner, rest)
     if row is None:
-        candidates, _ = search(Catalogue((owner,)), f"{namespace}/*")
+        # Without the namespace, which all of them share and which would make any of them seem near.
+        candidates = [known.removeprefix(f"{namespace}/") for known in search(Catalogue((owner,)), "*")[0]]
         raise UnknownNameError(
-            f'Plugin "{namespace}" knows no model {quote(rest)}.{near(name, candidates)}\n'
+            f'Plugin "{namespace}" knows no model {quote(rest)}.{near(rest, candidates)}\n'
             f"See all of its models: finetuner list --search '{namespace}/*'"
         )
     return row
