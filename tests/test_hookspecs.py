@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from finetuner_core import hookspecs
 from tests.conftest import HAS_TORCH
@@ -33,7 +34,7 @@ def run_examples(examples: doctest.DocTest) -> int:
     return result.attempted
 
 
-def modules_with_examples() -> list[object]:
+def modules_with_examples() -> list[ParameterSet]:
     """The core's modules with examples; those of rooms that compute are left to where torch is."""
     marked = []
     for file in sorted(CORE.rglob("*.py")):

@@ -194,7 +194,7 @@ def test_poolings_and_losses_check_the_same(kind: type[PoolingInfo] | type[LossI
         (("good", "Fine", (MARGIN, MARGIN)), "good: an option is declared twice among margin, margin."),
     ):
         with pytest.raises(OptionError) as caught:
-            kind(*arguments)  # type: ignore[arg-type]
+            kind(*arguments)
         assert str(caught.value) == says
 
 

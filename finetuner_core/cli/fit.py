@@ -27,7 +27,7 @@ from finetuner_core.cli import parameters
     metavar="NAME=VALUE",
     help="An option of the backbone; finetuner show MODEL lists them.",
 )
-@click.option("--loss", metavar="NAME", help="[triplet for labels, infonce for pairs]")
+@click.option("--loss", metavar="NAME", help="What the model learns by. [infonce]")
 @click.option(
     "--loss-option",
     "loss_options",
@@ -59,5 +59,5 @@ def fit(model: str, train: str, from_scratch: bool, freeze: str | None, **settin
 
     # What was not given is left to the function's own defaults.
     given = {name: value for name, value in settings.items() if value is not None}
-    frozen = int(freeze) if freeze is not None and freeze.isdigit() else freeze
+    frozen = int(freeze) if freeze is not None and freeze.isdecimal() else freeze
     finetuner_core.fit(model, train, pretrained=not from_scratch, freeze=frozen, **given)  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import pytest
@@ -260,7 +260,7 @@ def test_a_distribution_without_metadata_is_named_by_its_module(
     (metadata,) = (tmp_path / "site" / "finetuner-rest").glob("*.dist-info/METADATA")
     metadata.unlink()
     # The fixture that hides installed plugins reads the metadata too.
-    entries = [entry for entry in discovery.entry_points(group=GROUP) if entry.name == "rest"]
+    entries = [entry for entry in entry_points(group=GROUP) if entry.name == "rest"]
     monkeypatch.setattr(discovery, "_entries", lambda: iter(entries))
 
     assert catalogue().problems == [
