@@ -154,6 +154,15 @@ def write_json(file: Path, content: object) -> None:
     file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def model_name(model: str | Path) -> str:
+    """The name that stands for a model: a `Path` is a folder, also where it does not look like one when it is written.
+
+    >>> model_name("bert")
+    'bert'
+    """
+    return str(model.expanduser().absolute()) if isinstance(model, Path) else model
+
+
 def find_row(name: str) -> BackboneInfo:
     """The row of a model without loading it: of the table, of a plugin, or of a saved model.
 

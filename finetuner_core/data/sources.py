@@ -10,7 +10,7 @@ from finetuner_core.data.dataset import Dataset
 from finetuner_core.data.forms import read_dataset, read_splits
 from finetuner_core.data.split import hold_out
 from finetuner_core.data.usable import usable
-from finetuner_core.errors import OptionError
+from finetuner_core.errors import DataError, OptionError
 from finetuner_core.values import BackboneInfo
 
 
@@ -61,6 +61,10 @@ def read_sources(
         else:
             held_out = eval_data if isinstance(eval_data, Dataset) else read_dataset(eval_data, info, columns)
             how = ""
+    for column in (*train.columns, *held_out.columns):
+        if column.modality not in info.modalities:
+            takes = " and ".join(f"{modality}s" for modality in info.modalities)
+            raise DataError(f"{info.name} takes {takes}, and the column {column.name} holds {column.modality}s.")
     train, skipped = usable(train, skip_bad_items=skip_bad_items)
     held_out, skipped_too = usable(held_out, skip_bad_items=skip_bad_items)
     return Sources(train, held_out, how, skipped + skipped_too)

@@ -9,7 +9,7 @@ from typing import cast
 
 import torch
 
-from finetuner_core.artifacts.folder import check_writable, find_row, write_folder, write_json
+from finetuner_core.artifacts.folder import check_writable, find_row, model_name, write_folder, write_json
 from finetuner_core.data.dataset import Dataset
 from finetuner_core.data.sources import read_sources
 from finetuner_core.errors import OptionError
@@ -147,7 +147,7 @@ def fit(
             if value is not None:
                 raise OptionError(f"{name} cannot be set for a model that is already built; build it with {name}.")
     else:
-        row = find_row(str(model))
+        row = find_row(model_name(model))
 
     # The data, and all that can be wrong with it.
     data = read_sources(
@@ -172,7 +172,7 @@ def fit(
         if any(option.name == "input_size" for option in row.options):
             # A network over vectors is as wide as they are.
             given.setdefault("input_size", len(cast("list[list[float]]", data.train.columns[0].take([0]))[0]))
-        model = build_model(str(model), pretrained=pretrained, pooling=pooling, output_dim=output_dim, **given)
+        model = build_model(model_name(model), pretrained=pretrained, pooling=pooling, output_dim=output_dim, **given)
     model.to(target)
     frozen = [*freeze_model(model, settings.freeze), *batch_statistics(model)]
     for column in (*data.train.columns, *data.eval.columns):

@@ -166,8 +166,9 @@ def _loss_of(loss: nn.Module, columns: Sequence[Tensor], labels: Tensor) -> Tens
         value: Tensor = loss(columns[0], labels)
     else:
         anchors, positives = columns
-        # By name: in pytorch-metric-learning another parameter stands between them.
-        value = loss(anchors, labels, ref_emb=positives, ref_labels=labels)
+        # By name, since in pytorch-metric-learning another parameter stands between them; and a copy, since there the
+        # same tensor means the same items, of which none is paired with itself.
+        value = loss(anchors, labels, ref_emb=positives, ref_labels=labels.clone())
     return value
 
 

@@ -252,7 +252,8 @@ def test_a_disk_that_refuses_safetensors_is_told_of_the_folder(tmp_path: Path, m
 def test_new_weights_are_those_that_were_kept() -> None:
     model = build("letters")
     loaded = dataclasses.replace(model._loaded, new_weights=("head.weight", "letters_out.bias", "letters_in.weight"))
-    encoders = {"text": model.encoder("text")}
-    rebuilt = EmbeddingModel(info=model.info, pooling="mean", encoders=encoders, loaded=loaded)  # type: ignore[arg-type]
+    rebuilt = EmbeddingModel(
+        info=model.info, pooling="mean", encoders={"text": model.encoder("text")}, loaded=loaded, pretrained=True
+    )
     assert rebuilt.new_weights == ["letters_out.bias", "letters_in.weight"]
     assert model.new_weights == []
