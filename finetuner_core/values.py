@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -88,6 +89,8 @@ class Option:
             raise OptionError(f"An option's name must be an identifier, but one is named {quote(self.name)}.")
         if self.type not in _READERS:
             raise OptionError(f"Option {self.name} has type {quote(self.type)}; allowed are {', '.join(_READERS)}.")
+        if self.minimum is not None and self.type in ("str", "bool"):
+            raise OptionError(f"Option {self.name} has a minimum, which no {self.type} has.")
         if self.default is not None:
             self.parse(self.default)
 
@@ -118,7 +121,10 @@ def _read_int(value: object) -> int:
 def _read_float(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise TypeError
-    return float(value)
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
 
 
 def _read_str(value: object) -> str:

@@ -125,8 +125,8 @@ def examine(*, load: bool = False) -> Report:
 def torchvision_mismatch(torch: str | None, torchvision: str | None) -> str:
     """Why an installed torchvision cannot work with the installed torch, and what to do; empty where it can.
 
-    torchvision's operators are compiled against one torch. Where the version or the build (CPU, or which CUDA) differs,
-    its import ends in `operator torchvision::nms does not exist`.
+    torchvision's operators are compiled against one torch. Where the version or the build (for CPUs, or for
+    CUDA) differs, its import ends in `operator torchvision::nms does not exist`.
 
     Args:
         torch: version of the installed torch, `None` where there is none.

@@ -51,7 +51,7 @@ class Progress:
         trained = [parameter.numel() for parameter in model.parameters() if parameter.requires_grad]
         self.line(
             "Model",
-            f"{model.info.full_name}, {model.pooling} pooling, width {model.output_dim}; "
+            f"{model.info.name} ({model.info.namespace}), {model.pooling} pooling, width {model.output_dim}; "
             f"{sum(trained):,} of {sum(sizes):,} parameters are trained",
         )
         if new := model.new_weights:
