@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from pytorch_metric_learning import distances, losses, miners, reducers
@@ -12,7 +14,7 @@ from finetuner_core.losses.contrastive import ContrastiveLoss
 from finetuner_core.losses.infonce import InfoNCELoss
 from finetuner_core.losses.triplet import TripletLoss
 
-CLOSE = {"rtol": 0.0, "atol": 1e-6}
+CLOSE: dict[str, Any] = {"rtol": 0.0, "atol": 1e-6}
 
 
 def batch(seed: int, *, with_references: bool) -> dict[str, Tensor]:

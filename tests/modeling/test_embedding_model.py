@@ -35,7 +35,8 @@ BUILDS = [
 
 
 def build(name: str, **settings: Any) -> EmbeddingModel:
-    return build_model(name, **({"input_size": 5} if name == "numbers" else {}), **settings)
+    options: dict[str, Any] = {"input_size": 5} if name == "numbers" else {}
+    return build_model(name, **options, **settings)
 
 
 def images(count: int = 3) -> list[Image.Image]:

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 import finetuner_core
+from finetuner_core.data.augment import augment
 from finetuner_core.data.dataset import Column, Dataset
 from finetuner_core.errors import DataError, FolderError, OptionError, PluginError, UnknownNameError
 from finetuner_core.modeling.build import build_model, load
@@ -241,7 +242,7 @@ class TestWhatIsGiven:
 
     @pytest.mark.parametrize("extra", [{"eval_data": "other.csv"}, {"train_data": "a data set"}])
     def test_a_split_column_stands_alone(self, extra: dict[str, Any], tmp_path: Path) -> None:
-        given = {"train_data": labelled_texts(tmp_path), "split_column": "part"} | extra
+        given: dict[str, Any] = {"train_data": labelled_texts(tmp_path), "split_column": "part"} | extra
         if "train_data" in extra:
             given["train_data"] = Dataset((Column("t", "text", ["a", "b"]),), ["x", "y"])
         with pytest.raises(OptionError, match="split_column tells rows of one file apart"):
@@ -388,15 +389,12 @@ class TestImages:
     @pytest.mark.parametrize("how", ["none", "crop", "crop+mirror", "auto"])
     def test_augmenting(self, how: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         seen: list[bool] = []
-        from finetuner_core.training import loop
-
-        real = loop.augment
 
         def watch(images: Any, size: Any, generator: Any, *, mirror: bool) -> Any:
             seen.append(mirror)
-            return real(images, size, generator, mirror=mirror)
+            return augment(images, size, generator, mirror=mirror)
 
-        monkeypatch.setattr(loop, "augment", watch)
+        monkeypatch.setattr("finetuner_core.training.loop.augment", watch)
         fit("pixels", image_folder(tmp_path), augment=how, **FAST | {"epochs": 1})
         assert set(seen) == {"none": set(), "crop": {False}, "crop+mirror": {True}, "auto": {True}}[how]
 
@@ -488,7 +486,7 @@ def test_what_fails_later_leaves_nothing_either(tmp_path: Path) -> None:
         ({"model_options": {"colour": 1}}, "no option"),
     ):
         with pytest.raises(OptionError, match=words):
-            fit("letters", data, out=tmp_path / "out", **FAST | settings)  # type: ignore[operator]
+            fit("letters", data, out=tmp_path / "out", **FAST | settings)
     assert not (tmp_path / "out").exists()
 
 

@@ -137,7 +137,8 @@ def test_everything_follows_from_the_seed(name: str) -> None:
     def weights(seed: int) -> list[Tensor]:
         torch.manual_seed(next(elsewhere))
         # Dropout and the crops are random as well.
-        model = build_model(name, **({"dropout": 0.3} if name == "letters" else {}))
+        options: dict[str, Any] = {"dropout": 0.3} if name == "letters" else {}
+        model = build_model(name, **options)
         data, batches, loss = random_data(name)
         plan = replace(PLAN, epochs=2, seed=seed, mirror=True)
         train(model, loss, data, batches(seed), plan)
