@@ -49,11 +49,11 @@ def near(name: str, known: Iterable[str]) -> str:
 
 
 def quote(value: object) -> str:
-    """`value` in double quotes, on one line and cut to a readable length, for an error message."""
+    """`value` in double quotes, on one line and with its middle left out where it is long, for an error message."""
     text = str(value)
     if not text.isprintable():
         text = text.encode("unicode_escape").decode()
-    return f'"{text if len(text) <= 120 else text[:117] + "..."}"'
+    return f'"{text if len(text) <= 120 else text[:58] + "..." + text[-59:]}"'
 
 
 @dataclass(frozen=True)

@@ -230,7 +230,7 @@ def test_near_names(name: str, known: list[str], expected: str | None) -> None:
         ("one\ntwo\t", r'"one\ntwo\t"'),
         ("\x1b[2J", r'"\x1b[2J"'),
         ("x" * 120, '"' + "x" * 120 + '"'),
-        ("x" * 121, '"' + "x" * 117 + '..."'),
+        ("x" * 121, '"' + "x" * 58 + "..." + "x" * 59 + '"'),
     ],
     ids=repr,
 )

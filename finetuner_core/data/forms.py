@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from finetuner_core.data.dataset import Column, Dataset
 from finetuner_core.data.tables import Table, read_table
 from finetuner_core.errors import DataError
-from finetuner_core.values import Modality, quote
+from finetuner_core.values import Modality, near, quote
 
 if TYPE_CHECKING:
     import numpy as np
 
     from finetuner_core.values import BackboneInfo
 
-# For each task the columns that make a form, and what the items in them are; the first that is there counts.
+# For each task the columns that make a form; the first form that is there, and that has all mapped columns, counts.
 _FORMS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "text-to-text": (("text", "label"), ("anchor", "positive")),
     "image-to-image": (("image", "label"), ("anchor", "positive")),
@@ -40,7 +40,7 @@ def read_dataset(path: str | Path, info: BackboneInfo, columns: Mapping[str, str
     Raises:
         DataError: if the file cannot be read, or fits no form; the message says what was found and what is expected.
     """
-    return recognise(read_table(path).rename(columns or {}), info)
+    return recognise(read_table(path), info, columns)
 
 
 def read_splits(
@@ -63,7 +63,7 @@ def read_splits(
                 f"{table.where(row)}: column {split_column} has the value {quote(value)}.\n"
                 f"Allowed are {', '.join(sorted(TRAIN_VALUES))} and {', '.join(sorted(EVAL_VALUES))}."
             )
-    dataset = recognise(table.rename(columns or {}), info)
+    dataset = recognise(table, info, columns)
     train = [row for row, value in enumerate(values) if value in TRAIN_VALUES]
     held_out = [row for row, value in enumerate(values) if value in EVAL_VALUES]
     for name, rows in (("train", train), ("test, val, dev or eval", held_out)):
@@ -72,14 +72,27 @@ def read_splits(
     return dataset.take(train), dataset.take(held_out)
 
 
-def recognise(table: Table, info: BackboneInfo) -> Dataset:
+def recognise(table: Table, info: BackboneInfo, columns: Mapping[str, str] | None = None) -> Dataset:
     """The data set that a table is for a model.
+
+    Args:
+        table: what was read.
+        info: the model's row; its task says which forms fit.
+        columns: for each name that Finetuner knows, the header in the table; the form is one that has all of them.
 
     Raises:
         DataError: if no form of the model's task is among the columns, or a cell is not what it has to be.
     """
-    forms = _FORMS[info.task]
-    form = next((form for form in forms if all(name in table.columns for name in form)), None)
+    forms, mapped = _FORMS[info.task], columns or {}
+    known = [name for form in forms for name in form]
+    for name in mapped:
+        if name not in known:
+            raise DataError(
+                f"{quote(name)} is no column that {info.name} is trained on.{near(name, known)}\n"
+                f"A mapping has one of {', '.join(known)} on its left, and the file's own header on its right."
+            )
+    table = table.rename(mapped)
+    form = next((form for form in forms if {*mapped} <= {*form} <= {*table.columns}), None)
     if form is None:
         example = ",".join(f"{name}=..." for name in forms[-1])
         raise DataError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -66,7 +67,7 @@ def read_table(path: str | Path) -> Table:
     Raises:
         DataError: if it is not there, is empty, or is not what its name says.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))  # noqa: PTH111 - Path's raises where there is no such user
     try:
         return _read(path)
     except OSError as error:

@@ -307,3 +307,20 @@ def test_asks_where_that_is_not_clear(
 def test_a_file_without_its_line_numbers_is_told_by_rows() -> None:
     with pytest.raises(DataError, match=r"data/a\.csv, row 1: the label is empty\."):
         recognise(table({"text": ["s", "t"], "label": ["x", ""]}), TEXT)
+
+
+def test_mapped_columns_decide_which_form_is_meant(tmp_path: Path) -> None:
+    file = tmp_path / "both.csv"
+    file.write_text("text,label,q,a\nhi,greet,how?,so\n")
+    row = BackboneInfo("m", "text-to-text", 4, "toy", "")
+    assert read_dataset(file, row).form == "labelled"
+    mapped = read_dataset(file, row, {"anchor": "q", "positive": "a"})
+    assert mapped.form == "pairs"
+    assert [column.items for column in mapped.columns] == [["how?"], ["so"]]
+
+
+def test_a_mapping_to_a_name_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.csv"
+    file.write_text("q,a\nhow?,so\n")
+    with pytest.raises(DataError, match=r'"ancor" is no column .*Did you mean "anchor"'):
+        read_dataset(file, BackboneInfo("m", "text-to-text", 4, "toy", ""), {"ancor": "q", "positive": "a"})
