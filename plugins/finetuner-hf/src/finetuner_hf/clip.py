@@ -2,52 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from PIL.Image import Image, Resampling
 from torch import nn
-from transformers import AutoModel, AutoTokenizer, BaseImageProcessor, CLIPModel
+from transformers import AutoModel, CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from finetuner_core.data.pixels import PixelPreprocess
-from finetuner_core.interfaces import Batch, FeatureExtractor, Features, LoadedBackbone, Stage
+from finetuner_core.interfaces import Batch, FeatureExtractor, Features, LoadedBackbone, Preprocess, Stage
 from finetuner_core.plugin import BackboneInfo, Modality, OptionValue
-from finetuner_hf.hub import read_config, unreachable
+from finetuner_hf.hub import LOADING_ERRORS, read_config, why_not_loaded
 from finetuner_hf.stages import transformer_stages
-from finetuner_hf.tokens import TextPreprocess, max_length
+from finetuner_hf.tokens import TextPreprocess, max_length, read_tokenizer
 
 
 def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue]) -> LoadedBackbone:
     """Both towers, with tokenizer and image processor."""
     config = read_config(info.name)
-    missing: Sequence[str] = ()
+    missing: Iterable[str] = ()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(info.name)
+        tokenizer = read_tokenizer(info.name)
         processor = CLIPImageProcessorPil.from_pretrained(info.name)
         if pretrained:
             network, report = AutoModel.from_pretrained(info.name, dtype=torch.float32, output_loading_info=True)
             missing = report["missing_keys"]
         else:
-            network = AutoModel.from_config(config, dtype=torch.float32)
-    except (OSError, ValueError, KeyError) as error:
-        raise unreachable(info.name, error) from error
-    wanted = options.get("max_length")
-    positions = config.text_config.max_position_embeddings
-    limit = max_length(tokenizer, positions, int(str(wanted)) if wanted else None)
+            network = AutoModel.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
+    except LOADING_ERRORS as error:
+        raise why_not_loaded(info.name, error) from error
+    limit = max_length(tokenizer, config.text_config.max_position_embeddings, options.get("max_length"))
+    texts = TextPreprocess(tokenizer, limit)
 
     def save(folder: Path) -> None:
         network.save_pretrained(folder)
-        tokenizer.model_max_length = limit
-        tokenizer.save_pretrained(folder)
+        texts.save(folder)
         processor.save_pretrained(folder)
 
-    feeding: Mapping[Modality, TextPreprocess | PixelPreprocess] = {
-        "text": TextPreprocess(tokenizer, limit),
-        "image": image_preprocess(processor),
-    }
-    return LoadedBackbone(network, feeding, save, tuple(missing))
+    feeding: Mapping[Modality, Preprocess] = {"text": texts, "image": image_preprocess(processor)}
+    return LoadedBackbone(network, feeding, save, tuple(sorted(missing)))
 
 
 def strip(loaded: LoadedBackbone) -> Mapping[Modality, FeatureExtractor]:
@@ -90,9 +85,10 @@ class ImageTower(_Tower):
         return Features.of_vectors(self.projection(pooled))
 
 
-def image_preprocess(processor: BaseImageProcessor) -> PixelPreprocess:
+def image_preprocess(processor: CLIPImageProcessorPil) -> PixelPreprocess:
     """What a CLIP image processor does, in the two halves that Finetuner asks for."""
-    size, crop = processor.size, processor.crop_size
+    size = processor.size
+    crop = processor.crop_size if processor.do_center_crop else size
     resample = Resampling(processor.resample)
 
     def resize(image: Image) -> Image:

@@ -9,36 +9,40 @@ from pathlib import Path
 
 from huggingface_hub import scan_cache_dir
 from huggingface_hub.errors import CacheNotFound
+from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig
-from transformers.utils import cached_file
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.utils.hub import cached_file
 
+from finetuner_core.catalogue.names import is_path
 from finetuner_core.plugin import BackboneInfo, WeightsError
 from finetuner_hf.plugin import OPTIONS, ROWS, TOKEN_POOLINGS
 
+# What transformers and its helpers raise where a repository is not there, not whole, or not what it says.
+LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
+
 
 def find(name: str) -> BackboneInfo | None:
-    """The row of a Hub id or a folder; `None` for a folder in another format, or a model that cannot be embedded."""
+    """The row of a Hub id or a folder, `None` for a folder in another format.
+
+    Raises:
+        WeightsError: if it cannot be had, or is no model that can be opened as an embedding model.
+    """
     listed = next((row for row in ROWS if row.name == name), None)
     if listed is not None:
         return listed
-    folder = Path(name).expanduser()
-    if folder.is_absolute() or name.startswith((".", "~")):
+    if is_path(name):
+        folder = Path(name).expanduser().resolve()
         if not _is_folder(folder):
             return None
-        name = str(folder.resolve())
+        name = str(folder)
     config = read_config(name)
-    source = name if Path(name).is_absolute() else f"https://huggingface.co/{name}"
-    if getattr(config, "text_config", None) is not None and getattr(config, "projection_dim", None) is not None:
+    source = name if is_path(name) else f"https://huggingface.co/{name}"
+    if config.model_type == "clip":
         return BackboneInfo(
-            name,
-            "text-to-image",
-            config.projection_dim,
-            "transformer",
-            config.model_type,
-            options=OPTIONS,
-            source=source,
+            name, "text-to-image", config.projection_dim, "transformer", "CLIP", options=OPTIONS, source=source
         )
-    if config.is_encoder_decoder or not hasattr(config, "vocab_size"):
+    if not _reads_text(config):
         raise WeightsError(
             f"{name} is a {config.model_type} model, which finetuner-hf does not open.\n"
             "It opens text encoders, such as bert-base-cased, and CLIP; for images there is finetuner-timm."
@@ -57,12 +61,12 @@ def find(name: str) -> BackboneInfo | None:
 
 
 def cached_names(pattern: str) -> Iterable[str]:
-    """Hub ids of the models in the local cache."""
+    """Hub ids of the models in the local cache, and the listed ones."""
     try:
-        repositories = [repo.repo_id for repo in scan_cache_dir().repos if repo.repo_type == "model"]
+        repositories = {repo.repo_id for repo in scan_cache_dir().repos if repo.repo_type == "model"}
     except CacheNotFound:
-        repositories = []
-    return fnmatch.filter({row.name for row in ROWS} | set(repositories), pattern)
+        repositories = set()
+    return sorted(fnmatch.filter({row.name for row in ROWS} | repositories, pattern))
 
 
 def read_config(name: str) -> PreTrainedConfig:
@@ -71,10 +75,16 @@ def read_config(name: str) -> PreTrainedConfig:
     Raises:
         WeightsError: if it is neither in the cache nor can be fetched, or is not one of transformers.
     """
+    if not is_path(name) and Path(name).is_dir():
+        raise WeightsError(
+            f"{name} is the name of a model and of a folder here, which transformers would open in its place.\n"
+            f"For the folder write ./{name}; for the model, run this in another folder."
+        )
     try:
-        return AutoConfig.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
-        raise unreachable(name, error) from error
+        config: PreTrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except LOADING_ERRORS as error:
+        raise why_not_loaded(name, error) from error
+    return config
 
 
 def read_json(name: str, file: str) -> dict[str, object] | list[dict[str, object]] | None:
@@ -92,20 +102,29 @@ def read_json(name: str, file: str) -> dict[str, object] | list[dict[str, object
     return content
 
 
-def unreachable(name: str, error: Exception) -> WeightsError:
+def why_not_loaded(name: str, error: Exception) -> WeightsError:
     """What to say where transformers could not load something."""
-    if Path(name).is_dir():
-        return WeightsError(f"{name} cannot be loaded: {_first_line(error)}")
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    if "trust_remote_code" in str(error):
+        return WeightsError(
+            f"{name} brings Python code of its own, which finetuner-hf never runs.\n"
+            "Choose a model whose architecture transformers itself has, such as bert-base-cased."
+        )
+    if is_path(name):
+        return WeightsError(f"{name} cannot be loaded: {reason}\nMend the folder, or save the model into it anew.")
     if isinstance(error, OSError):
         return WeightsError(
-            f"hf/{name} is not in the local Hugging Face cache, or not whole, and the Hub cannot be reached or does not "
-            f"have it.\nWith a network, run: hf download {name}   Without, give a folder that holds it: ./folder"
+            f"hf/{name} is not in the local cache, or not whole, and the Hub cannot be reached or has no such model.\n"
+            f"With a network, run: hf download {name}   Without, give a folder that holds it: ./folder"
         )
-    return WeightsError(f"hf/{name} cannot be loaded: {_first_line(error)}")
+    return WeightsError(f"hf/{name} cannot be loaded: {reason}\nSee what it is: https://huggingface.co/{name}")
 
 
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _reads_text(config: PreTrainedConfig) -> bool:
+    """Whether the network takes the tokens of a text and gives a feature for each."""
+    mappings = (MODEL_FOR_MASKED_LM_MAPPING_NAMES, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    known = any(config.model_type in mapping for mapping in mappings)
+    return known and not config.is_encoder_decoder and isinstance(getattr(config, "hidden_size", None), int)
 
 
 def _is_folder(folder: Path) -> bool:

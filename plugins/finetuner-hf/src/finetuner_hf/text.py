@@ -2,70 +2,65 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from tokenizers import normalizers
 from torch import nn
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from finetuner_core.interfaces import Batch, FeatureExtractor, Features, LoadedBackbone, Pooling, Stage
 from finetuner_core.modeling.pooling import POOLINGS
 from finetuner_core.plugin import BackboneInfo, OptionError, OptionValue
-from finetuner_hf.hub import read_config, read_json, unreachable
+from finetuner_hf.declared import Declaration, read_declaration, write_declaration
+from finetuner_hf.hub import LOADING_ERRORS, read_config, why_not_loaded
 from finetuner_hf.stages import transformer_stages
-from finetuner_hf.tokens import TextPreprocess, max_length
-
-# What a sentence-transformers pooling module calls a pooling, and what Finetuner does.
-_DECLARED_POOLINGS = {
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_max_tokens": "max",
-}
+from finetuner_hf.tokens import TextPreprocess, max_length, read_tokenizer
 
 
 class TextNetwork(nn.Module):
-    """A text encoder, and the pooling that a sentence-transformers repository declares beside it.
+    """A text encoder, and what a sentence-transformers repository declares beside it.
 
     Args:
         encoder: the network.
-        declared: the declared pooling's name, `None` where none is declared, or the reason why it is not supported.
+        declaration: what is declared; once another pooling is chosen, nothing is.
     """
 
-    def __init__(self, encoder: PreTrainedModel, declared: str | None) -> None:
+    def __init__(self, encoder: PreTrainedModel, declaration: Declaration) -> None:
         super().__init__()
         self.encoder = encoder
-        self.declared = declared
+        self.declaration = declaration
 
 
 def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue]) -> LoadedBackbone:
     """The encoder of a row, with its tokenizer."""
     config = read_config(info.name)
-    missing: Sequence[str] = ()
+    missing: Iterable[str] = ()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(info.name)
+        tokenizer = read_tokenizer(info.name)
         if pretrained:
-            encoder, report = AutoModel.from_pretrained(info.name, dtype=torch.float32, output_loading_info=True)
+            encoder, report = AutoModel.from_pretrained(
+                info.name, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+            )
             missing = report["missing_keys"]
         else:
-            encoder = AutoModel.from_config(config, dtype=torch.float32)
-    except (OSError, ValueError, KeyError) as error:
-        raise unreachable(info.name, error) from error
-    declared, declared_length = _read_declared(info.name)
-    wanted = options.get("max_length") or declared_length
-    limit = max_length(tokenizer, _positions(encoder), int(str(wanted)) if wanted else None)
+            encoder = AutoModel.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
+    except LOADING_ERRORS as error:
+        raise why_not_loaded(info.name, error) from error
+    declaration = read_declaration(info.name)
+    if declaration.lower_case:
+        _put_in_lower_case(tokenizer)
+    limit = max_length(tokenizer, _positions(encoder), options.get("max_length") or declaration.max_length)
+    network, feeding = TextNetwork(encoder, declaration), TextPreprocess(tokenizer, limit)
 
     def save(folder: Path) -> None:
         encoder.save_pretrained(folder)
-        tokenizer.model_max_length = limit
-        tokenizer.save_pretrained(folder)
-        if network.declared is not None:
-            _write_declared(folder, network.declared, encoder.config.hidden_size, limit)
+        feeding.save(folder)
+        if network.declaration.pooling is not None:
+            write_declaration(folder, network.declaration.pooling, encoder.config.hidden_size, limit)
 
-    network = TextNetwork(encoder, declared)
-    new_weights = tuple(f"encoder.{name}" for name in missing)
-    return LoadedBackbone(network, {"text": TextPreprocess(tokenizer, limit)}, save, new_weights)
+    return LoadedBackbone(network, {"text": feeding}, save, tuple(f"encoder.{name}" for name in sorted(missing)))
 
 
 def strip(loaded: LoadedBackbone, pooling: str) -> FeatureExtractor:
@@ -73,17 +68,18 @@ def strip(loaded: LoadedBackbone, pooling: str) -> FeatureExtractor:
     network = loaded.network
     assert isinstance(network, TextNetwork)
     if getattr(network.encoder, "pooler", None) is not None:
-        network.encoder.pooler = None
+        network.encoder.pooler = None  # type: ignore[assignment]
+    declaration = network.declaration
     if pooling != "native":
         # Another pooling than the declared one makes another model: it must not be saved under the old declaration.
-        network.declared = None
+        network.declaration = Declaration(None, f"the pooling {pooling}")
         return TokenExtractor(network.encoder)
-    if network.declared not in _DECLARED_POOLINGS.values():
+    if declaration.pooling is None:
         raise OptionError(
-            f"The folder declares {network.declared}, which finetuner-hf cannot compute.\n"
+            f'For pooling "native" a model declares mean, cls or max; this one declares {declaration.what}.\n'
             "Choose another pooling, such as mean: the vectors are then others than its authors meant."
         )
-    return PooledExtractor(network.encoder, POOLINGS[network.declared](network.encoder.config.hidden_size))
+    return PooledExtractor(network.encoder, POOLINGS[declaration.pooling](network.encoder.config.hidden_size))
 
 
 class TokenExtractor(FeatureExtractor):
@@ -135,46 +131,8 @@ def _positions(encoder: PreTrainedModel) -> int | None:
     return positions
 
 
-def _read_declared(name: str) -> tuple[str | None, int | None]:
-    """The pooling that a sentence-transformers repository declares, and the tokens that it reads."""
-    modules = read_json(name, "modules.json")
-    if not isinstance(modules, list):
-        return None, None
-    kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
-    if kinds[:2] != ["Transformer", "Pooling"] or any(kind != "Normalize" for kind in kinds[2:]):
-        return f"the modules {', '.join(kinds)}", None
-    settings = read_json(name, f"{modules[0]['path'] or '.'}/sentence_bert_config.json".removeprefix("./"))
-    length = settings.get("max_seq_length") if isinstance(settings, dict) else None
-    pooling = read_json(name, f"{modules[1]['path']}/config.json")
-    if not isinstance(pooling, dict):
-        return "a pooling without a configuration", None
-    modes = [key for key, value in pooling.items() if key.startswith("pooling_mode_") and value is True]
-    if isinstance(pooling.get("pooling_mode"), str):
-        modes = [f"pooling_mode_{pooling['pooling_mode']}", *modes]
-        modes = [
-            {
-                "pooling_mode_mean": "pooling_mode_mean_tokens",
-                "pooling_mode_cls": "pooling_mode_cls_token",
-                "pooling_mode_max": "pooling_mode_max_tokens",
-            }.get(mode, mode)
-            for mode in modes
-        ]
-    declared = _DECLARED_POOLINGS.get(modes[0], modes[0]) if len(set(modes)) == 1 else f"the poolings {modes}"
-    return declared, length if isinstance(length, int) else None
-
-
-def _write_declared(folder: Path, declared: str, dim: int, length: int) -> None:
-    """The files by which sentence-transformers, and `_read_declared`, know the pooling."""
-    kinds = (("0", "", "Transformer"), ("1", "1_Pooling", "Pooling"), ("2", "2_Normalize", "Normalize"))
-    modules = [
-        {"idx": number, "name": name, "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for number, (name, path, kind) in enumerate(kinds)
-    ]
-    pooling = {"word_embedding_dimension": dim} | {mode: name == declared for mode, name in _DECLARED_POOLINGS.items()}
-    (folder / "1_Pooling").mkdir()
-    for file, content in (
-        ("modules.json", modules),
-        ("1_Pooling/config.json", pooling),
-        ("sentence_bert_config.json", {"max_seq_length": length, "do_lower_case": False}),
-    ):
-        (folder / file).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+def _put_in_lower_case(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Makes it a part of the tokenizer, where it is also saved."""
+    backend = tokenizer.backend_tokenizer
+    own = [] if backend.normalizer is None else [backend.normalizer]
+    backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])

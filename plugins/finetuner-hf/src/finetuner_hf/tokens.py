@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from finetuner_core.interfaces import Batch
 
@@ -41,13 +42,33 @@ class TextPreprocess:
             "attention_mask": torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in prepared]),
         }
 
+    def save(self, folder: Path) -> None:
+        """Writes the tokenizer, with the limit, as JSON."""
+        self.tokenizer.model_max_length = self.max_length
+        # An embedding model does not chat, and the template would be a file that is no JSON.
+        self.tokenizer.chat_template = None
+        self.tokenizer.save_pretrained(folder)
 
-def max_length(tokenizer: PreTrainedTokenizerBase, positions: int | None, wanted: int | None) -> int:
+
+def read_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a Hub id or folder.
+
+    Raises:
+        ValueError: if it is one that cannot be saved as JSON.
+    """
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    if not tokenizer.is_fast:
+        raise ValueError(f"its tokenizer, a {type(tokenizer).__name__}, has no tokenizer.json")
+    return tokenizer
+
+
+def max_length(tokenizer: PreTrainedTokenizerBase, positions: int | None, wanted: object) -> int:
     """How many tokens a text may have: what is wanted, but never more than the tokenizer and the network allow.
 
     Args:
         tokenizer: its `model_max_length` is astronomically large where its authors did not say.
         positions: how many positions the network knows, `None` where any number.
-        wanted: what was asked for.
+        wanted: what was asked for, if anything was.
     """
-    return min(limit for limit in (tokenizer.model_max_length, positions, wanted) if limit is not None)
+    limits = (tokenizer.model_max_length, positions, wanted)
+    return min(int(limit) for limit in limits if isinstance(limit, int | float))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from finetuner_core.interfaces import Batch, FeatureExtractor, Features, LoadedBackbone, Stage
 from finetuner_core.plugin import BackboneInfo, DataError, OptionError, OptionValue, WeightsError
+from finetuner_core.values import resolve_options
+from finetuner_mlp.plugin import ROW
 
 FORMAT = "finetuner-mlp"
 _ACTIVATIONS: Mapping[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
@@ -42,8 +45,8 @@ def build(
 def load(info: BackboneInfo, options: Mapping[str, OptionValue]) -> LoadedBackbone:
     """A new network of the row `mlp`, or the one that a folder holds."""
     folder = Path(info.name)
-    config = dict(options) if options else _read_config(folder)
-    network = build(**config)  # type: ignore[arg-type]
+    config: dict[str, Any] = dict(options) if options else _read_config(folder)
+    network = build(**config)
     if not options:
         try:
             network.load_state_dict(load_file(folder / "model.safetensors"))
@@ -54,23 +57,27 @@ def load(info: BackboneInfo, options: Mapping[str, OptionValue]) -> LoadedBackbo
         (target / "config.json").write_text(json.dumps({"format": FORMAT, **config}, indent=2) + "\n", "utf-8")
         save_file({name: tensor.cpu() for name, tensor in network.state_dict().items()}, target / "model.safetensors")
 
-    return LoadedBackbone(network, {"vector": VectorPreprocess(int(str(config["input_size"])))}, save)
+    return LoadedBackbone(network, {"vector": VectorPreprocess(config["input_size"])}, save)
 
 
 def read_row(folder: Path) -> BackboneInfo | None:
     """The row of a folder that `load(...).save` has written, or `None` for any other."""
     try:
-        config = _read_config(folder)
+        config = json.loads((folder / "config.json").read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    return BackboneInfo(str(folder), "all", config["hidden_sizes"][-1], "MLP", "MLP encoder from a folder")  # type: ignore[index]
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        return None
+    # What a person may have edited is checked like what a person types.
+    return BackboneInfo(
+        str(folder), "all", Extractor(build(**_read_config(folder))).dim, "MLP", "MLP encoder from a folder"
+    )
 
 
-def _read_config(folder: Path) -> dict[str, object]:
+def _read_config(folder: Path) -> dict[str, Any]:
     config = json.loads((folder / "config.json").read_text("utf-8"))
-    if not isinstance(config, dict) or config.pop("format", None) != FORMAT:
-        raise ValueError(f"{folder} holds no MLP.")
-    return config
+    del config["format"]
+    return dict(resolve_options(ROW.options, config, str(folder)))
 
 
 class VectorPreprocess:
@@ -114,8 +121,10 @@ class Extractor(FeatureExtractor):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         assert isinstance(network, nn.Sequential)
+        last = network[-1]
+        assert isinstance(last, nn.Linear)
         self.network = network
-        self.dim = self._linears()[-1].out_features
+        self.dim = last.out_features
 
     def forward(self, batch: Batch) -> Features:
         """Features of one token (B, 1, D)."""
@@ -123,8 +132,10 @@ class Extractor(FeatureExtractor):
         return Features.of_vectors(vectors)
 
     def stages(self) -> Sequence[Stage]:
-        """The linear layers."""
-        return [Stage(f"layer {number}", (layer,)) for number, layer in enumerate(self._linears(), 1)]
-
-    def _linears(self) -> list[nn.Linear]:
-        return [layer for layer in self.network if isinstance(layer, nn.Linear)]
+        """The linear layers, each with the activation and the dropout that follow it."""
+        stages: list[list[nn.Module]] = []
+        for module in self.network:
+            if isinstance(module, nn.Linear):
+                stages.append([])
+            stages[-1].append(module)
+        return [Stage(f"layer {number}", tuple(modules)) for number, modules in enumerate(stages, 1)]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from finetuner_core.catalogue.names import is_path
 from finetuner_core.plugin import BackboneInfo, Modality, Option, OptionValue, hookimpl
 
 if TYPE_CHECKING:
@@ -41,9 +42,11 @@ def list_backbones() -> Iterable[BackboneInfo]:
 def find_backbone(name: str) -> BackboneInfo | None:
     if name == ROW.name:
         return ROW
+    if not is_path(name):
+        return None
     from finetuner_mlp.backbone import read_row
 
-    return read_row(Path(name))
+    return read_row(Path(name).expanduser().resolve())
 
 
 @hookimpl

@@ -9,21 +9,24 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from finetuner_core.catalogue.names import is_path
 from finetuner_core.plugin import BackboneInfo
 from finetuner_timm.library import timm
-from finetuner_timm.plugin import OPTIONS
+from finetuner_timm.plugin import MAP_POOLINGS, OPTIONS
 
 
 def find(name: str) -> BackboneInfo | None:
     """The row of an architecture, `name` or `name.tag`, or of a folder; `None` for what timm does not know."""
-    folder = Path(name).expanduser()
-    if is_folder(folder):
+    if is_path(name):
+        folder = Path(name).expanduser().resolve()
+        if not is_folder(folder):
+            return None
         return _row(str(folder), f"local-dir:{folder}", description="From a folder", source=str(folder))
-    architecture, _, tag = name.partition(".")
-    if not timm.is_model(architecture) or (tag and name not in timm.list_pretrained(f"{architecture}.*")):
+    architecture, dot, _ = name.partition(".")
+    if not timm.is_model(architecture) or (dot and name not in timm.list_pretrained(f"{architecture}.*")):
         return None
     weights = timm.models.get_pretrained_cfg(name)
-    tag = weights.tag if weights else ""
+    tag = (weights.tag or "") if weights else ""
     return _row(
         name,
         name,
@@ -35,7 +38,8 @@ def find(name: str) -> BackboneInfo | None:
 
 def names(pattern: str) -> Iterable[str]:
     """All architectures, and all with a tag where the pattern asks for one."""
-    return timm.list_pretrained(pattern) if "." in pattern else timm.list_models(pattern)
+    found: list[str] = timm.list_pretrained(pattern) if "." in pattern else timm.list_models(pattern)
+    return found
 
 
 def is_folder(folder: Path) -> bool:
@@ -51,18 +55,27 @@ def _row(name: str, model_name: str, *, description: str, source: str, licence: 
     # On the meta device a network costs nothing and still tells what it emits, whatever its attributes say.
     with torch.device("meta"):
         network = timm.create_model(model_name, num_classes=0).eval()
-        size = network.pretrained_cfg["input_size"]
-        emitted = network(torch.empty(1, *size))
+        emitted = network(torch.empty(1, *network.pretrained_cfg["input_size"]))
     if not isinstance(emitted, torch.Tensor) or emitted.ndim != 2:
         return None
     return BackboneInfo(
         name=name,
         task="image-to-image",
         output_dim=emitted.shape[1],
-        architecture="CNN" if any(isinstance(module, nn.BatchNorm2d) for module in network.modules()) else "other",
+        architecture=type(network).__name__,
         description=description,
+        poolings=("native", *MAP_POOLINGS) if _ends_in_a_map(network) else ("native",),
         options=OPTIONS,
         licence=licence,
         source=source,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
     )
+
+
+def _ends_in_a_map(network: nn.Module) -> bool:
+    """Whether nothing that is trained stands between the feature map and the classifier.
+
+    True of the families of the listed rows. Of others it is not known, and a pooling that left trained parameters out
+    would be a lie.
+    """
+    return isinstance(network, timm.models.ResNet | timm.models.EfficientNet)

@@ -4,32 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL.Image import Image
+from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import nn
 
+from finetuner_core.catalogue.names import is_path
 from finetuner_core.data.pixels import PixelPreprocess
 from finetuner_core.interfaces import LoadedBackbone
-from finetuner_core.plugin import BackboneInfo, OptionValue, WeightsError
-from finetuner_timm.architectures import is_folder
+from finetuner_core.plugin import BackboneInfo, OptionError, OptionValue, WeightsError
 from finetuner_timm.library import timm
 
 
 def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue]) -> LoadedBackbone:
     """The network of a row, its head included."""
-    folder = Path(info.name)
-    name = f"local-dir:{folder}" if is_folder(folder) else info.name
     size = options.get("image_size")
-    try:
-        # A network of a fixed size has to be told of another; to one that is only convolved it is all the same.
-        fixed = size is not None and _pretrained_config(name).get("fixed_input_size")
-        network = timm.create_model(name, pretrained=pretrained, **({"img_size": size} if fixed else {}))
-    except (OSError, RuntimeError) as error:
-        raise _unreachable(info, error) from error
+    requested = {} if size is None else {"img_size": size}
+    network = _create(info, pretrained, requested).eval()
     # Convolutions are faster on a CPU and on a GPU alike where a pixel's channels lie side by side.
     network = network.to(memory_format=torch.channels_last)
-    config = timm.data.resolve_data_config({"img_size": size} if size else {}, model=network)
+    config = timm.data.resolve_data_config(requested, model=network)
+    if requested:
+        _check_size(info, network, config["input_size"])
 
     def save(target: Path) -> None:
         timm.models._hub.save_config_for_hf(network, str(target / "config.json"), data_config=config)
@@ -39,13 +38,13 @@ def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue
     return LoadedBackbone(network, {"image": preprocess(config)}, save)
 
 
-def preprocess(config: Mapping[str, object]) -> PixelPreprocess:
+def preprocess(config: Mapping[str, Any]) -> PixelPreprocess:
     """What timm does with an image in evaluation, in the two halves that Finetuner asks for.
 
     Args:
         config: what `timm.data.resolve_data_config` gave.
     """
-    *_, height, width = config["input_size"]  # type: ignore[misc]
+    _, height, width = config["input_size"]
     steps = timm.data.create_transform(**config, is_training=False).transforms
     # What works on the picture comes before the conversion to a tensor; of that the plain crop is left to the batch.
     names = [type(step).__name__ for step in steps]
@@ -61,24 +60,42 @@ def preprocess(config: Mapping[str, object]) -> PixelPreprocess:
     return PixelPreprocess(
         resize=resize,
         image_size=(height, width),
-        mean=config["mean"],  # type: ignore[arg-type]
-        std=config["std"],  # type: ignore[arg-type]
+        mean=config["mean"],
+        std=config["std"],
         offset=lambda excess: round(excess / 2),
     )
 
 
-def _pretrained_config(name: str) -> Mapping[str, object]:
-    with torch.device("meta"):
-        config: Mapping[str, object] = timm.create_model(name).pretrained_cfg
-    return config
+def _create(info: BackboneInfo, pretrained: bool, requested: Mapping[str, object]) -> nn.Module:
+    name = f"local-dir:{info.name}" if is_path(info.name) else info.name
+    # A transformer is built for one size of image and has to be told another; for a convolution any will do.
+    told = timm.models.resolve_model_input_args(name, requested) if requested else {"model_name": name}
+    try:
+        network: nn.Module = timm.create_model(pretrained=pretrained, **told)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise _no_weights(info, error) from error
+    return network
 
 
-def _unreachable(info: BackboneInfo, error: Exception) -> WeightsError:
-    if isinstance(error, RuntimeError) and "No pretrained weights" in str(error):
-        return WeightsError(f"timm has no pretrained weights for {info.name}.\nStart from random ones: --from-scratch")
-    first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return WeightsError(
-        f"The weights of {info.full_name} are neither in the local cache nor could they be fetched ({first.strip()})\n"
-        f"With a network, run: hf download {info.source.removeprefix('https://huggingface.co/')}  or start without: "
-        "--from-scratch (pretrained=False)"
-    )
+def _check_size(info: BackboneInfo, network: nn.Module, input_size: tuple[int, ...]) -> None:
+    """Sees one black image of a size that was asked for: windows and patches have to fit into it, each its own way."""
+    try:
+        with torch.inference_mode():
+            network(torch.zeros(1, *input_size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise OptionError(
+            f"{info.full_name} cannot see images of image_size={input_size[-1]}: {str(error).splitlines()[0]}\n"
+            "A multiple of 32, or of its own size, is most likely to fit."
+        ) from error
+
+
+def _no_weights(info: BackboneInfo, error: Exception) -> WeightsError:
+    without = "start from random weights: --from-scratch (pretrained=False)"
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    if is_path(info.name):
+        return WeightsError(f"The weights in {info.name} cannot be loaded: {reason}\nMend the folder, or {without}")
+    if "No pretrained weights" in reason:
+        return WeightsError(f"timm has no pretrained weights for {info.name}.\nS{without[1:]}")
+    message = f"The weights of {info.full_name} are neither in the local cache nor could they be fetched: {reason}"
+    repository = info.source.removeprefix("https://huggingface.co/")
+    return WeightsError(f"{message}\nWith a network, run: hf download {repository}   Without, {without}")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import cast
+import re
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -29,16 +29,15 @@ class _Extractor(FeatureExtractor):
         self.network = network
 
     def stages(self) -> Sequence[Stage]:
-        """The groups that timm itself makes for learning rates by layer: stem, stages or blocks, final norm."""
-        matcher = self.network.group_matcher(coarse=True)  # type: ignore[operator]
-        groups = timm.models.group_parameters(self.network, matcher)
-        group_of = {name: number for number, names in groups.items() for name in names}
+        """The groups that timm itself makes for learning rates by layer: the stem, then stages or blocks."""
+        groups, parameters = _groups(self.network), dict(self.network.named_parameters())
+        group_of = {parameters[name]: number for number, names in groups.items() for name in names}
+        seen: set[nn.Module] = set()
         stages = []
         for number in sorted(groups):
-            modules, parameters = [], []
-            for part in _parts(self.network, "", group_of, number):
-                (parameters if isinstance(part, nn.Parameter) else modules).append(part)
-            stages.append(Stage(f"stage {number}", tuple(modules), tuple(parameters)))  # type: ignore[arg-type]
+            parts = list(_parts(self.network, group_of, number, seen))
+            modules = tuple(part for part in parts if isinstance(part, nn.Module))
+            stages.append(Stage(f"stage {number}", modules, tuple(p for p in parts if isinstance(p, nn.Parameter))))
         return stages
 
 
@@ -47,7 +46,7 @@ class PooledExtractor(_Extractor):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__(network)
-        self.dim = _emitted(network)
+        self.dim = _width(network, "head_hidden_size", "num_features")
 
     def forward(self, batch: Batch) -> Features:
         """Features of one token (B, 1, D)."""
@@ -59,7 +58,7 @@ class MapExtractor(_Extractor):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__(network)
-        self.dim = cast("int", network.num_features)
+        self.dim = _width(network, "num_features")
 
     def forward(self, batch: Batch) -> Features:
         """Features (B, H * W, D), row by row."""
@@ -72,22 +71,44 @@ def _channels_last(batch: Batch) -> Tensor:
     return batch["pixels"].contiguous(memory_format=torch.channels_last)
 
 
-def _emitted(network: nn.Module) -> int:
-    """The width of what the network emits, seen on the smallest input that tells it."""
-    for name in ("head_hidden_size", "num_features"):
+def _width(network: nn.Module, *attributes: str) -> int:
+    """What a network says of its width. The core compares it with the row, which was measured."""
+    for name in attributes:
         if isinstance(width := getattr(network, name, None), int):
             return width
     raise TypeError(f"{type(network).__name__} does not say how wide its embedding is.")
 
 
-def _parts(module: nn.Module, path: str, group_of: dict[str, int], number: int) -> Iterator[nn.Module | nn.Parameter]:
-    """The largest modules all of whose parameters are in one group, and the parameters that no such module holds."""
-    for name, parameter in module.named_parameters(recurse=False):
-        if group_of[path + name] == number:
+def _groups(network: nn.Module) -> Mapping[int, Sequence[str]]:
+    """Names of the parameters of each group, numbered from the input on."""
+    try:
+        matcher = network.group_matcher(coarse=True)  # type: ignore[operator]
+        groups: Mapping[int, Sequence[str]] = timm.models.group_parameters(network, matcher)
+        return groups
+    except (AttributeError, AssertionError):
+        # A few architectures of timm have none: then each child is a group, and each module of a list of them.
+        by_child: dict[str, list[str]] = {}
+        for name, _ in network.named_parameters():
+            child = re.match(r"[^.]+(\.\d+)?", name)
+            by_child.setdefault(child[0] if child else name, []).append(name)
+        return dict(enumerate(by_child.values()))
+
+
+def _parts(
+    module: nn.Module, group_of: Mapping[nn.Parameter, int], number: int, seen: set[nn.Module]
+) -> Iterator[nn.Module | nn.Parameter]:
+    """The largest modules all of whose parameters are in one group, and the parameters that no such module holds.
+
+    A module that stands in two places is given once.
+    """
+    for parameter in module.parameters(recurse=False):
+        if group_of[parameter] == number:
             yield parameter
-    for name, child in module.named_children():
-        inner = {group_of[f"{path}{name}.{parameter}"] for parameter, _ in child.named_parameters()}
+    for child in module.children():
+        inner = {group_of[parameter] for parameter in child.parameters()}
         if inner == {number}:
-            yield child
+            if child not in seen:
+                seen.add(child)
+                yield child
         elif number in inner:
-            yield from _parts(child, f"{path}{name}.", group_of, number)
+            yield from _parts(child, group_of, number, seen)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from finetuner_core.catalogue.doctor import torchvision_mismatch
 from finetuner_core.plugin import FinetunerError
 
 try:
-    import timm
+    import timm as _timm
 except (ImportError, RuntimeError) as error:
     from importlib.metadata import PackageNotFoundError, version
 
@@ -17,6 +19,10 @@ except (ImportError, RuntimeError) as error:
             return None
 
     cure = torchvision_mismatch(_version("torch"), _version("torchvision")) or "Run: finetuner doctor"
-    raise FinetunerError(f"timm cannot be imported: {str(error).splitlines()[0]}\n{cure}") from error
+    reason = " ".join(str(error).split()) or type(error).__name__
+    raise FinetunerError(f"timm cannot be imported: {reason}\n{cure}") from error
+
+timm: Any = _timm
+"""The library, of which only parts are typed."""
 
 __all__ = ["timm"]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 OPTIONS = (
     Option("image_size", "int", None, "Side in pixels of the square that the network sees; else its own.", minimum=1),
 )
+MAP_POOLINGS = ("mean", "max")
 
 
 def _imagenet(name: str, tag: str, output_dim: int, parameters: int) -> BackboneInfo:
@@ -23,7 +24,7 @@ def _imagenet(name: str, tag: str, output_dim: int, parameters: int) -> Backbone
         output_dim=output_dim,
         architecture="CNN",
         description="Pretrained on ImageNet",
-        poolings=("native", "mean", "max"),
+        poolings=("native", *MAP_POOLINGS),
         options=OPTIONS,
         licence="Apache-2.0",
         source=f"https://huggingface.co/timm/{name}.{tag}",

@@ -1,0 +1,153 @@
+"""Which names and folders mean what, and what is said where one cannot be opened."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from transformers import BertConfig, CLIPSegConfig, PreTrainedModel, SiglipConfig, T5Config, ViTConfig, Wav2Vec2Config
+
+import finetuner
+from finetuner_core.errors import FinetunerError, WeightsError
+from finetuner_hf import plugin
+
+CONFIG = BertConfig(vocab_size=128, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+
+SaveModel = Callable[..., PreTrainedModel]
+
+
+def lines_of(name: str) -> list[str]:
+    with pytest.raises(WeightsError) as caught:
+        finetuner.build_model(name)
+    return str(caught.value).splitlines()
+
+
+@pytest.mark.parametrize(
+    "name", ["bert-base-cased", "hf/nobody/nothing", "openai/clip-vit-base-patch32", "hf/bert-base-uncased"]
+)
+def test_what_is_not_in_the_cache_is_two_lines_with_what_to_do(name: str) -> None:
+    first, second = lines_of(name)
+    bare = name.removeprefix("hf/")
+    assert first.startswith(f"hf/{bare} is not in the local cache, or not whole")
+    assert second.startswith(f"With a network, run: hf download {bare} ")
+
+
+@pytest.mark.parametrize("name", ["a/b/c", "-x..", "white space"])
+def test_what_cannot_be_the_name_of_a_repository_is_refused(name: str) -> None:
+    with pytest.raises(FinetunerError, match=name):
+        finetuner.build_model(f"hf/{name}")
+
+
+def test_a_cache_that_is_not_whole_is_refused(put_into_cache: Callable[[str], Path]) -> None:
+    CONFIG.save_pretrained(put_into_cache("someone/half"))
+    first, _ = lines_of("hf/someone/half")
+    assert "hf/someone/half is not in the local cache, or not whole" in first
+
+
+@pytest.mark.parametrize(
+    "config",
+    [None, "{", "[]", '"bert"', '{"architecture": "test_vit"}', '{"format": "finetuner-mlp"}'],
+)
+def test_a_folder_of_another_format_is_not_claimed(tmp_path: Path, config: str | None) -> None:
+    if config is not None:
+        (tmp_path / "config.json").write_text(config)
+    assert plugin.find_backbone(str(tmp_path)) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        (T5Config(), "t5"),
+        (ViTConfig(), "vit"),
+        (SiglipConfig(), "siglip"),
+        (Wav2Vec2Config(), "wav2vec2"),
+        (CLIPSegConfig(), "clipseg"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_model_of_another_kind_is_refused_by_name(config: BertConfig, kind: str, tmp_path: Path) -> None:
+    config.save_pretrained(tmp_path)
+    first, second = lines_of(str(tmp_path))
+    assert first == f"{tmp_path} is a {kind} model, which finetuner-hf does not open."
+    assert second.startswith("It opens text encoders, such as bert-base-cased, and CLIP")
+
+
+def set_trap(folder: Path) -> Path:
+    """Puts code into a repository that leaves a file where it is run."""
+    trap = folder / "executed"
+    (folder / "own.py").write_text(f"open({str(trap)!r}, 'w')\n\n\nclass Own:\n    pass\n")
+    return trap
+
+
+def change(file: Path, **changes: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_a_repository_that_needs_its_own_code_is_refused_and_the_code_not_run(
+    tmp_path: Path, save_text_model: SaveModel
+) -> None:
+    save_text_model(tmp_path, CONFIG)
+    trap = set_trap(tmp_path)
+    change(tmp_path / "config.json", model_type="own", auto_map={"AutoConfig": "own.Own", "AutoModel": "own.Own"})
+    assert lines_of(str(tmp_path)) == [
+        f"{tmp_path} brings Python code of its own, which finetuner-hf never runs.",
+        "Choose a model whose architecture transformers itself has, such as bert-base-cased.",
+    ]
+    assert not trap.exists()
+
+
+def test_code_that_a_repository_brings_without_need_is_not_run(tmp_path: Path, save_text_model: SaveModel) -> None:
+    save_text_model(tmp_path, CONFIG)
+    trap = set_trap(tmp_path)
+    change(tmp_path / "config.json", auto_map={"AutoConfig": "own.Own", "AutoModel": "own.Own"})
+    change(tmp_path / "tokenizer_config.json", auto_map={"AutoTokenizer": ["own.Own", "own.Own"]})
+    assert finetuner.build_model(str(tmp_path)).encode(["cat"]).shape == (1, 32)
+    assert not trap.exists()
+
+
+def test_an_architecture_that_transformers_does_not_know_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "frobnicator"}')
+    first, second = lines_of(str(tmp_path))
+    assert first.startswith(f"{tmp_path} cannot be loaded: ")
+    assert "frobnicator" in first
+    assert second
+
+
+def test_a_folder_never_stands_in_for_a_name(
+    tmp_path: Path, save_text_model: SaveModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_text_model(tmp_path / "bert-base-cased", CONFIG)
+    monkeypatch.chdir(tmp_path)
+    first, second = lines_of("bert-base-cased")
+    assert first.startswith("bert-base-cased is the name of a model and of a folder here")
+    assert second.startswith("For the folder write ./bert-base-cased")
+    assert finetuner.build_model("./bert-base-cased").output_dim == 32
+
+
+def test_a_found_row_says_what_is_known(tmp_path: Path, save_text_model: SaveModel) -> None:
+    save_text_model(tmp_path / "bert", CONFIG)
+    row = plugin.find_backbone(str(tmp_path / "bert"))
+    assert row is not None
+    assert (row.task, row.output_dim, row.poolings) == ("text-to-text", 32, ("mean", "cls", "max"))
+    assert row.description == "bert"
+
+
+def test_search_gives_what_the_cache_holds(put_into_cache: Callable[[str], Path]) -> None:
+    assert list(plugin.find_backbone_names("*")) == sorted(row.name for row in plugin.ROWS)
+    CONFIG.save_pretrained(put_into_cache("someone/bert-small"))
+    assert list(plugin.find_backbone_names("*bert-small")) == ["someone/bert-small"]
+    assert list(plugin.find_backbone_names("bert-*")) == ["bert-base-cased"]
+    assert list(plugin.find_backbone_names("resnet*")) == []
+
+
+def test_importing_the_plugin_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, finetuner_hf.plugin\n"
+        "print(sorted({'torch', 'numpy', 'transformers', 'tokenizers', 'PIL', 'huggingface_hub'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

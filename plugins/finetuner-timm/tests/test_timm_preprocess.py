@@ -1,0 +1,71 @@
+"""The two halves of the preprocessing together are timm's own evaluation transform."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from finetuner_timm.backbone import preprocess
+
+MODELS = [
+    "resnet50.a1_in1k",
+    "efficientnet_b0.ra_in1k",
+    "efficientnet_b4.ra2_in1k",
+    "test_vit.r160_in1k",
+    "vit_base_patch16_siglip_224.webli",
+    "convnext_atto.d2_in1k",
+]
+
+
+def config_of(name: str, **changes: object) -> dict[str, object]:
+    with torch.device("meta"):
+        network = timm.create_model(name)
+    return timm.data.resolve_data_config({}, model=network) | changes
+
+
+def check(config: dict[str, object], pictures: list[Image.Image]) -> None:
+    ours, theirs = preprocess(config), timm.data.create_transform(**config, is_training=False)
+    for picture in pictures:
+        prepared = ours.prepare([picture])
+        expected = theirs(picture)
+        assert prepared[0].dtype == torch.uint8
+        assert ours.collate(prepared)["pixels"][0].shape == expected.shape == (3, *ours.image_size)
+        assert torch.allclose(ours.collate(prepared)["pixels"][0], expected, rtol=0, atol=1e-6), picture.size
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_it_is_timms_transform_of_the_models_own_configuration(name: str, pictures: list[Image.Image]) -> None:
+    check(config_of(name), pictures)
+
+
+@pytest.mark.parametrize("mode", ["center", "squash", "border"])
+@pytest.mark.parametrize("size", [(96, 96), (97, 97), (96, 127)])
+@pytest.mark.parametrize("crop_pct", [0.875, 0.9, 1.0])
+def test_every_crop_mode_is_timms(
+    mode: str, size: tuple[int, int], crop_pct: float, pictures: list[Image.Image]
+) -> None:
+    check(config_of("test_resnet", crop_mode=mode, input_size=(3, *size), crop_pct=crop_pct), pictures)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])
+def test_every_interpolation_is_timms(interpolation: str, pictures: list[Image.Image]) -> None:
+    check(config_of("test_resnet", interpolation=interpolation), pictures)
+
+
+def test_what_is_prepared_is_resized_and_not_yet_cropped(pictures: list[Image.Image]) -> None:
+    prepared = preprocess(config_of("resnet50.a1_in1k")).prepare([pictures[0]])[0]
+    height, width = prepared.shape[1:]
+    assert (height, width / height) == (pytest.approx(235, abs=1), pytest.approx(301 / 200, abs=0.01))
+
+
+def test_a_path_and_a_picture_are_the_same(tmp_path: Path, pictures: list[Image.Image]) -> None:
+    pictures[0].save(tmp_path / "picture.png")
+    feeding = preprocess(config_of("test_resnet"))
+    from_path, from_picture = feeding.prepare([str(tmp_path / "picture.png"), pictures[0]])
+    assert np.array_equal(from_path, from_picture)
+    assert feeding.length(from_path) == 1
