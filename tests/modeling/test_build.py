@@ -202,7 +202,7 @@ def test_a_plugin_that_gets_everything_right(what: dict[str, str], install_plugi
         ({"load": "1 / 0"}, 'Plugin "toy" (finetuner-toy 1.0) failed in load_backbone: ZeroDivisionError'),
         ({"load": "exit()"}, 'Plugin "toy" (finetuner-toy 1.0) failed in load_backbone: SystemExit'),
         *(
-            ({"strip": strip}, 'Plugin "toy": strip_head gave no FeatureExtractor with a width (dim) for vector.')
+            ({"strip": strip}, 'Plugin "toy": strip_head gave no FeatureExtractor with a dim for vector.')
             for strip in (
                 "None",
                 "5",
@@ -213,7 +213,7 @@ def test_a_plugin_that_gets_everything_right(what: dict[str, str], install_plugi
                 '{"vector": nn.Linear(3, 3)}',
             )
         ),
-        ({"width": "pass"}, 'Plugin "toy": strip_head gave no FeatureExtractor with a width (dim) for vector.'),
+        ({"width": "pass"}, 'Plugin "toy": strip_head gave no FeatureExtractor with a dim for vector.'),
         ({"strip": "{}['no']"}, 'Plugin "toy" (finetuner-toy 1.0) failed in strip_head: KeyError'),
         ({"poolings": '("odd",)', "pool": "None"}, 'Plugin "toy": build_pooling gave "None", not a Pooling'),
         ({"poolings": '("odd",)', "pool": "max"}, 'Plugin "toy": build_pooling gave "<built-in function max>"'),

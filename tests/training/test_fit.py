@@ -497,7 +497,7 @@ def test_what_was_recognised_is_said_before_training(tmp_path: Path, capsys: pyt
     assert labels == ["Data", "Held", "Model", "Training", "Epoch", "Epoch", "Saved"]
     assert "60 labelled texts in 10 classes" in captured.err
     assert f"from {tmp_path / 'texts.csv'}" in captured.err
-    assert "acme/letters, mean pooling, width 16" in captured.err
+    assert "letters (acme), mean pooling, width 16" in captured.err
     assert "infonce loss (temperature 0.05," in captured.err
     assert captured.err.splitlines()[-1].endswith(str(tmp_path / "model"))
     header, _, *rows = captured.out.splitlines()

@@ -88,7 +88,7 @@ def test_weights_that_start_untrained_are_named(capsys: pytest.CaptureFixture[st
     Progress(quiet=False).model(model)
     total, out = 128 * 16 + 16 * 16 + 16, 16 * 16 + 16
     assert capsys.readouterr().err.splitlines() == [
-        f"Model     acme/letters, mean pooling, width 16; {out:,} of {total:,} parameters are trained",
+        f"Model     letters (acme), mean pooling, width 16; {out:,} of {total:,} parameters are trained",
         "Note      2 weights were not in the checkpoint and start untrained: letters_out.bias, letters_in.weight",
     ]
 
