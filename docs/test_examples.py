@@ -1,7 +1,7 @@
 """Runs the code of README and docs as it stands there, page by page, each in a folder of its own.
 
-A block is Python, or shell lines that start with `finetuner`, or a file where a name follows its language. A block after
-a comment `<!-- not run: why -->` is left out.
+A block is Python, or shell lines that start with `finetuner`, or a file where a name follows its language. A block
+after a comment `<!-- not run: why -->` is left out.
 """
 
 from __future__ import annotations

@@ -249,7 +249,14 @@ class BackboneInfo:
     namespace: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        _check_name("backbone", self.name)
+        # The name of a folder is its path, which may hold spaces.
+        if (
+            not isinstance(self.name, str)
+            or not self.name.isprintable()
+            or self.name.strip() != self.name
+            or not self.name
+        ):
+            raise OptionError(f"A backbone's name must be a text on one line, not {quote(self.name)}.")
         if self.task not in TASKS:
             raise OptionError(f"{self.name}: task is {quote(self.task)}; allowed are {', '.join(TASKS)}.")
         for field_name in ("output_dim", "parameters"):

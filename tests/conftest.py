@@ -10,6 +10,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+
 from finetuner_core.catalogue import discovery
 from finetuner_core.catalogue.registry import catalogue
 
@@ -17,9 +18,9 @@ HAS_TORCH = importlib.util.find_spec("torch") is not None
 OWN_PLUGINS = {"finetuner-mlp", "finetuner-timm", "finetuner-hf"}
 
 # The catalogue and the contract have to work without torch, and are tested without it as well. The other rooms compute.
-collect_ignore_glob = [] if HAS_TORCH else [
-    f"{room}/*" for room in ("modeling", "losses", "training", "evaluation", "artifacts", "data")
-]
+collect_ignore_glob = (
+    [] if HAS_TORCH else [f"{room}/*" for room in ("modeling", "losses", "training", "evaluation", "artifacts", "data")]
+)
 
 InstallPlugin = Callable[..., None]
 

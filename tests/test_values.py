@@ -154,8 +154,8 @@ def test_the_namespace_which_the_core_fills_in_makes_no_other_row() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"name": ""}, 'backbone\'s name must be a text without spaces, not ""'),
-        ({"name": "two words"}, '"two words"'),
+        ({"name": ""}, 'backbone\'s name must be a text on one line, not ""'),
+        ({"name": " padded"}, '" padded"'),
         ({"name": "bell\a"}, r'"bell\x07"'),
         ({"name": 7}, '"7"'),
         ({"task": "image-to-text"}, 'tiny: task is "image-to-text"; allowed are all, image-to-image, text-to-image'),

@@ -16,6 +16,7 @@ from finetuner_core.artifacts.folder import SavedModel, write_folder
 from finetuner_core.errors import DataError, FolderError, OptionError
 from finetuner_core.interfaces import LoadedBackbone, Prepared, Preprocess
 from finetuner_core.modeling.encoder import Encoder
+from finetuner_core.modeling.quiet import quiet_libraries
 from finetuner_core.values import BackboneInfo, Modality, quote
 
 HEAD_FILE = "head.safetensors"
@@ -161,7 +162,8 @@ class EmbeddingModel(nn.Module):
     def write_into(self, folder: Path) -> None:
         """Writes the model's files into an existing, empty folder."""
         try:
-            self._loaded.save(folder)
+            with quiet_libraries():
+                self._loaded.save(folder)
             if head := self._head():
                 save_file({key: tensor.detach().cpu().contiguous() for key, tensor in head.items()}, folder / HEAD_FILE)
         except SafetensorError as error:

@@ -25,7 +25,7 @@ class Epoch(TypedDict):
 
     epoch: int
     loss: float
-    learning_rate: float
+    learning_rate: float  # in its last step
     items_per_second: float
     seconds: float
 
@@ -117,6 +117,7 @@ def train(
                     f"Try a lower learning rate than {plan.learning_rate:g}, or precision float32."
                 )
             optimizer.step()
+            learning_rate = schedule.get_last_lr()[0]
             schedule.step()
             total += number_of * len(rows)
             items += len(rows)
@@ -125,7 +126,7 @@ def train(
         epoch = Epoch(
             epoch=number,
             loss=total / items,
-            learning_rate=schedule.get_last_lr()[0],
+            learning_rate=learning_rate,
             items_per_second=items / seconds,
             seconds=seconds,
         )

@@ -256,7 +256,7 @@ class TestSavedModel:
             ("projection_dim", 2.5, 'projection_dim is "2.5"'),
             ("projection_dim", True, 'projection_dim is "True"'),
             ("backbone.name", 7, "name"),
-            ("backbone.name", "two words", "two words"),
+            ("backbone.name", "two\nlines", "two\\\\nlines"),
             ("backbone.task", "chat", 'task is "chat"'),
             ("backbone.output_dim", -1, "output_dim"),
             ("backbone.output_dim", "64", "output_dim"),

@@ -68,7 +68,7 @@ ZOO = {
     "lists a row twice": (listing(f"return [{ROW}, {ROW}]"), 'refused: it lists "tiny" twice'),
     "lists the wrong kind": (
         IMPORTS + f"@hookimpl\ndef list_losses():\n    return [{ROW}]\n",
-        "refused: it lists \"BackboneInfo(name='tiny', *...\" where a LossInfo is expected",
+        "refused: it lists \"BackboneInfo(name='tiny', *...*\" where a LossInfo is expected",
     ),
     "lists what cannot be shown": (
         listing("return [BackboneInfo('tiny', 'dance', 64, 'CNN', '')]"),

@@ -127,7 +127,7 @@ def test_near_names_come_though_another_plugin_cannot_be_asked(install_plugin: I
         ("acme/", 'No model is named "acme/".'),
         ("", 'No model is named "".'),
         ("a\nb", 'No model is named "a\\nb".'),
-        ("x" * 5000, f'No model is named "{"x" * 117}...".'),
+        ("x" * 5000, f'No model is named "{"x" * 58}...{"x" * 59}".'),
     ],
     ids=lambda text: text[:10],
 )

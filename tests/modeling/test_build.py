@@ -243,3 +243,11 @@ def test_what_a_plugin_prints_while_it_loads_is_not_shown(
     build_model("one")
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
+
+
+@pytest.mark.usefixtures("acme")
+def test_a_folder_whose_path_has_spaces(tmp_path: Path) -> None:
+    model = build_model("letters")
+    folder = model.save(tmp_path / "my best model")
+    assert np.array_equal(load(folder).encode(["a", "bc"]), model.encode(["a", "bc"]))
+    assert np.array_equal(build_model(str(folder)).encode(["a", "bc"]), model.encode(["a", "bc"]))

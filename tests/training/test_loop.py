@@ -222,8 +222,8 @@ def test_the_history_has_an_entry_for_each_epoch() -> None:
         own = steps[3 * number : 3 * number + 3]
         assert epoch["loss"] == pytest.approx(sum(loss * items for loss, items in own) / 5)
         assert epoch["items_per_second"] == pytest.approx(5 / epoch["seconds"])
-    # After three of six steps the rate has fallen by half, and after all of them to nothing.
-    assert [epoch["learning_rate"] for epoch in history] == pytest.approx([0.02, 0.0])
+    # Of six steps in which the rate falls in a line to nothing, these are the third and the last.
+    assert [epoch["learning_rate"] for epoch in history] == pytest.approx([0.04 * 4 / 6, 0.04 * 1 / 6])
     assert not model.training
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
 from finetuner_core.data.pixels import PixelPreprocess
 from finetuner_core.interfaces import Batch, FeatureExtractor, Features, LoadedBackbone, Preprocess, Stage
 from finetuner_core.plugin import BackboneInfo, DataError, Modality, OptionValue
-from safetensors.torch import load_file, save_file
-from torch import nn
 
 SIZE = 16
 LETTERS = 128
@@ -147,12 +148,14 @@ def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue
 
     def save(target: Path) -> None:
         (target / "config.json").write_text(json.dumps(saved))
-        save_file({k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}, target / "model.safetensors")
+        save_file(
+            {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}, target / "model.safetensors"
+        )
 
     return LoadedBackbone(network, feeding, save)
 
 
-def strip(info: BackboneInfo, loaded: LoadedBackbone, pooling: str) -> Mapping[Modality, FeatureExtractor]:
+def strip(loaded: LoadedBackbone, pooling: str) -> Mapping[Modality, FeatureExtractor]:
     network = loaded.network
     assert isinstance(network, nn.ModuleDict)
     if "head" in network:

@@ -53,9 +53,7 @@ def find_backbone(name: str) -> BackboneInfo | None:
     row = ROWS.get(content.get("acme"))
     if row is None:
         return None
-    return BackboneInfo(
-        name, row.task, row.output_dim, row.architecture, row.description, poolings=row.poolings
-    )
+    return BackboneInfo(name, row.task, row.output_dim, row.architecture, row.description, poolings=row.poolings)
 
 
 @hookimpl
@@ -71,7 +69,7 @@ def load_backbone(info: BackboneInfo, pretrained: bool, options: Mapping[str, Op
 
 
 @hookimpl
-def strip_head(info: BackboneInfo, loaded: LoadedBackbone, pooling: str) -> Mapping[Modality, FeatureExtractor]:
+def strip_head(loaded: LoadedBackbone, pooling: str) -> Mapping[Modality, FeatureExtractor]:
     from acme import networks
 
-    return networks.strip(info, loaded, pooling)
+    return networks.strip(loaded, pooling)
