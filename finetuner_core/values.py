@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -107,7 +107,7 @@ class Option:
         if self.choices and parsed not in self.choices:
             raise OptionError(f"{self.name} is {quote(value)}; allowed are {', '.join(map(str, self.choices))}.")
         numbers = parsed if isinstance(parsed, tuple) else (parsed,)
-        if self.minimum is not None and any(not float(n) >= self.minimum for n in numbers):  # type: ignore[arg-type]
+        if self.minimum is not None and any(isinstance(n, int | float) and n < self.minimum for n in numbers):
             raise OptionError(f"{self.name} is {quote(value)}; it must be at least {self.minimum:g}.")
         return parsed
 
@@ -149,7 +149,13 @@ def _read_ints(value: object) -> tuple[int, ...]:
     return tuple(_read_int(part) for part in value)
 
 
-_READERS = {"int": _read_int, "float": _read_float, "str": _read_str, "bool": _read_bool, "ints": _read_ints}
+_READERS: Mapping[str, Callable[[object], OptionValue]] = {
+    "int": _read_int,
+    "float": _read_float,
+    "str": _read_str,
+    "bool": _read_bool,
+    "ints": _read_ints,
+}
 _TYPE_NAMES = {
     "int": "a whole number",
     "float": "a number",

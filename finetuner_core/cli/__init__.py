@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import click
 
@@ -19,12 +20,18 @@ __all__ = ["cli", "main"]
 class _Group(click.Group):
     """Says every error in one or two lines on stderr, and exits with code 2."""
 
-    def main(self, *args: object, **extra: object) -> NoReturn:  # type: ignore[override]
-        extra["standalone_mode"] = False
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> NoReturn:
         try:
-            code = super().main(*args, **extra)  # type: ignore[arg-type]
+            code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
             sys.stdout.flush()
-        except getattr(click.exceptions, "NoArgsIsHelpError", ()) as error:  # click before 8.2 has none, and ends well
+        except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             sys.exit(2)
         except click.ClickException as error:

@@ -80,8 +80,8 @@ def _evaluate_labelled(model: EmbeddingModel, data: Dataset, batch_size: int | N
     classes = np.array(data.classes)
 
     def relevant(query: int) -> np.ndarray:
-        same = np.flatnonzero(classes == classes[query])
-        return same[same != query]
+        others = np.arange(len(classes)) != query
+        return np.flatnonzero(others & (classes == classes[query]))
 
     ranks = list(ranks_of_relevant(vectors, vectors, relevant, leave_one_out=True))
     return summarise(ranks, any_relevant=True)

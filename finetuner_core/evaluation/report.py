@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
 
 def render_metrics(metrics: Mapping[str, float]) -> str:
     """One column of metrics."""
-    return tabulate([(name, f"{value:.3f}") for name, value in metrics.items()], ("metric", "value"), **_STYLE)
+    return _render(("metric", "value"), [(name, f"{value:.3f}") for name, value in metrics.items()])
 
 
 def render_comparison(before: Mapping[str, float], after: Mapping[str, float]) -> str:
@@ -17,7 +17,8 @@ def render_comparison(before: Mapping[str, float], after: Mapping[str, float]) -
     rows = [
         (name, f"{before[name]:.3f}", f"{after[name]:.3f}", f"{after[name] - before[name]:+.3f}") for name in before
     ]
-    return tabulate(rows, ("metric", "before", "after", "gain"), **_STYLE)
+    return _render(("metric", "before", "after", "gain"), rows)
 
 
-_STYLE = {"tablefmt": "simple", "stralign": "right", "disable_numparse": True}
+def _render(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return tabulate(rows, headers, tablefmt="simple", stralign="right", disable_numparse=True)

@@ -49,7 +49,7 @@ class EmbeddingModel(nn.Module):
         self.info = info
         self.pooling = pooling
         self.pretrained = pretrained
-        self.encoders = nn.ModuleDict(dict(encoders))
+        self.encoders = nn.ModuleDict({str(modality): encoder for modality, encoder in encoders.items()})
         self._loaded = loaded
 
     @property

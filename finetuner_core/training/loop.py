@@ -107,7 +107,7 @@ def train(
                 columns = embed_columns(model, data, rows, plan.mirror, generator)
             value = _loss_of(loss, columns, torch.tensor(groups.of(rows), device=model.device))
             optimizer.zero_grad(set_to_none=True)
-            value.backward()
+            value.backward()  # type: ignore[no-untyped-call]
             if plan.max_grad_norm:
                 nn.utils.clip_grad_norm_(trained, plan.max_grad_norm)
             number_of = value.item()
@@ -117,7 +117,7 @@ def train(
                     f"Try a lower learning rate than {plan.learning_rate:g}, or precision float32."
                 )
             optimizer.step()
-            learning_rate = schedule.get_last_lr()[0]
+            learning_rate = float(schedule.get_last_lr()[0])
             schedule.step()
             total += number_of * len(rows)
             items += len(rows)
@@ -147,7 +147,7 @@ def embed_columns(
     modalities = {column.modality for column in data.columns}
     if len(modalities) == 1:
         embedded: Tensor = model(data.columns[0].modality, [item for column in prepared for item in column])
-        return list(embedded.split(len(rows)))
+        return list(torch.split(embedded, len(rows)))
     return [model(column.modality, items) for column, items in zip(data.columns, prepared, strict=True)]
 
 

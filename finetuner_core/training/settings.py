@@ -46,7 +46,7 @@ class Settings:
             if not isinstance(value, Integral if name in _WHOLE else Real):
                 kind = "a whole number" if name in _WHOLE else "a number"
                 raise OptionError(f"{name} is {quote(value)}; it must be {kind}, at least {minimum}.")
-            if not value >= minimum:
+            if not float(value) >= minimum:
                 raise OptionError(f"{name} is {value}; it must be at least {minimum}.")
         if self.seed > _MAX_SEED:
             raise OptionError(f"seed is {self.seed}; it must be at most {_MAX_SEED}.")
