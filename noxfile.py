@@ -18,6 +18,9 @@ PLUGINS = ("mlp", "timm", "hf")
 PACKAGES = (".", *(f"plugins/finetuner-{plugin}" for plugin in PLUGINS))
 SOURCES = ("finetuner.py", "finetuner_core", *(f"plugins/finetuner-{plugin}/src" for plugin in PLUGINS))
 
+# The uv that was installed beside nox, which need not be on the PATH.
+UV = (sys.executable, "-m", "uv")
+
 # timm needs torchvision, and torchvision the torch that it was built for.
 MATCHING_TORCH = ("torch==2.15.0", "torchvision==0.29.2")
 TEST_TOOLS = ("pytest>=8.3",)
@@ -68,7 +71,7 @@ def wheels(session: nox.Session) -> None:
     for old in built.glob("*.whl"):
         old.unlink()
     for package in PACKAGES:
-        session.run("uv", "build", "-q", "--wheel", "--out-dir", str(built), package, external=True)
+        session.run(*UV, "build", "-q", "--wheel", "--out-dir", str(built), package, external=True)
     session.install(*map(str, sorted(built.glob("*.whl"))), *MATCHING_TORCH)
     with session.chdir(built):
         session.run("python", "-c", "import finetuner; assert len(finetuner.list_models()) == 8")
@@ -93,5 +96,5 @@ def together(session: nox.Session) -> None:
 def demo(session: nox.Session) -> None:
     """Installs Finetuner beside this nox and fine-tunes a model on scikit-learn's handwritten digits."""
     packages = (*_editable(PACKAGES[:2]), "scikit-learn")
-    session.run("uv", "pip", "install", "-q", "--python", sys.executable, *packages, external=True)
+    session.run(*UV, "pip", "install", "-q", "--python", sys.executable, *packages, external=True)
     session.run(sys.executable, "docs/demo.py", external=True)

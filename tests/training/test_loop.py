@@ -77,7 +77,7 @@ def test_a_steps_loss_and_gradients_are_those_of_the_whole_batch() -> None:
     # Negatives among equal anchors, or a pair that lost its partner, would show in both.
     (epoch,) = train(model, InfoNCELoss(temperature=0.5), PAIRS, PairBatches(PAIRS, 5, 0), PLAN)
     expected = naive_infonce(twin, 0.5)
-    expected.backward()
+    expected.backward()  # type: ignore[no-untyped-call]
     assert epoch["loss"] == pytest.approx(expected.item(), rel=1e-5)
     found, wanted = gradients(model), gradients(twin)
     assert found.keys() == wanted.keys() != set()

@@ -109,7 +109,8 @@ def save_tokenizer() -> Callable[..., None]:
         special = ["[UNK]", "[CLS]", "[SEP]", "[MASK]"]
         special.insert(pad, "[PAD]")
         names = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
-        made = PreTrainedTokenizerFast(tokenizer_object=wordpiece(size, special), **names, **settings)
+        tokenizer = wordpiece(size, special)
+        made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names, **settings)  # type: ignore[no-untyped-call]
         made.save_pretrained(folder)
 
     return save
@@ -124,7 +125,8 @@ def save_text_model(save_tokenizer: Callable[..., None]) -> SaveModel:
         from transformers import AutoModel
 
         torch.manual_seed(0)
-        network: PreTrainedModel = (kind(config) if kind else AutoModel.from_config(config)).eval()
+        made = kind(config) if kind else AutoModel.from_config(config)  # type: ignore[no-untyped-call]
+        network: PreTrainedModel = made.eval()
         with torch.no_grad():
             for parameter in network.parameters():
                 # As transformers initialises them, tokens hardly differ, and biases not at all.

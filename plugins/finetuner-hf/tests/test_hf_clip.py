@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,8 @@ def clip(tmp_path: Path) -> Path:
     symbols = sorted(ByteLevel.alphabet())
     pieces = [*symbols, *(f"{s}</w>" for s in symbols), "ca", "cat</w>", "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
-    CLIPTokenizer(vocab=vocabulary, merges=[("c", "a"), ("ca", "t</w>")], model_max_length=20).save_pretrained(folder)
+    merges: Any = [("c", "a"), ("ca", "t</w>")]  # transformers' annotation says texts, and it takes pairs
+    CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=20).save_pretrained(folder)
     sizes = {
         "hidden_size": 32,
         "intermediate_size": 48,
@@ -75,13 +77,15 @@ def unit(vectors: torch.Tensor) -> np.ndarray:
 
 
 def image_features(folder: Path, pictures: list[Image.Image]) -> np.ndarray:
-    network, processor = CLIPModel.from_pretrained(folder).eval(), CLIPImageProcessorPil.from_pretrained(folder)
+    network = CLIPModel.from_pretrained(folder).eval()  # type: ignore[no-untyped-call]
+    processor = CLIPImageProcessorPil.from_pretrained(folder)
     with torch.inference_mode():
         return unit(network.get_image_features(**processor(pictures, return_tensors="pt")).pooler_output)
 
 
 def test_text_vectors_are_get_text_features(clip: Path) -> None:
-    network, tokenizer = CLIPModel.from_pretrained(clip).eval(), CLIPTokenizer.from_pretrained(clip)
+    network = CLIPModel.from_pretrained(clip).eval()  # type: ignore[no-untyped-call]
+    tokenizer = CLIPTokenizer.from_pretrained(clip)
     with torch.inference_mode():
         fed = tokenizer(TEXTS, padding=True, truncation=True, max_length=20, return_tensors="pt")
         expected = unit(network.get_text_features(**fed).pooler_output)

@@ -69,7 +69,7 @@ def test_no_weight_is_new_where_only_the_pooler_is_missing(
     model = finetuner.build_model(str(tmp_path / "bert"))
     assert model.new_weights == []
     body = getattr(network, "bert", network)
-    loaded = model.encoder("text").extractor.encoder
+    loaded = model.encoder("text").extractor.get_submodule("encoder")
     assert all(torch.equal(tensor, body.state_dict()[name]) for name, tensor in loaded.state_dict().items())
 
 

@@ -65,7 +65,7 @@ def test_the_declared_pooling_and_length_are_what_native_computes(
 ) -> None:
     folder = tmp_path / "declared"
     save_text_model(folder, CONFIG)
-    flags = {flag: name == mode for name, flag in FLAGS.items()}
+    flags: dict[str, object] = {flag: name == mode for name, flag in FLAGS.items()}
     declare(folder, pooling=flags if spelling == "flags" else {"pooling_mode": mode}, settings={"max_seq_length": 7})
     model = finetuner.build_model(str(folder))
     assert model.pooling == "native"

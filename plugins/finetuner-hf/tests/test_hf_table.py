@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -106,7 +107,7 @@ def test_clip(put_into_cache: PutIntoCache, pictures: list[Image.Image]) -> None
     pairs = list(itertools.islice(itertools.product(symbols, symbols), 49408 - 512 - 2))
     pieces = [*symbols, *(f"{s}</w>" for s in symbols), *(f"{a}{b}</w>" for a, b in pairs)]
     vocabulary = {piece: number for number, piece in enumerate([*pieces, "<|startoftext|>", "<|endoftext|>"])}
-    merges = [(a, f"{b}</w>") for a, b in pairs]
+    merges: Any = [(a, f"{b}</w>") for a, b in pairs]  # transformers' annotation says texts, and it takes pairs
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *(" ".join(merge) for merge in merges)]))
     CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77).save_pretrained(folder)
@@ -122,6 +123,7 @@ def test_clip(put_into_cache: PutIntoCache, pictures: list[Image.Image]) -> None
     assert len(model.preprocess("text").prepare(["cat " * 600])[0]) == 77
     with torch.inference_mode():
         tower = model._loaded.network.eval()
+        assert isinstance(tower, CLIPModel)
         fed = model.preprocess("image").collate(model.preprocess("image").prepare(pictures[:1]))["pixels"]
         expected = nn.functional.normalize(tower.get_image_features(pixel_values=fed).pooler_output).numpy()
     assert np.abs(images - expected).max() < 1e-5

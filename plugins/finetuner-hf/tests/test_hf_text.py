@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from transformers import (
 import finetuner
 from finetuner_core.interfaces import Stage
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": 128,
     "hidden_size": 32,
     "num_hidden_layers": 3,
@@ -54,6 +55,11 @@ TEXTS = [
 ]
 
 SaveModel = Callable[..., PreTrainedModel]
+POOL: dict[str, Callable[[list[float]], float]] = {
+    "mean": lambda column: sum(column) / len(column),
+    "max": max,
+    "cls": lambda column: column[0],
+}
 
 
 def hidden_states(folder: Path, texts: list[str], limit: int = 40) -> list[np.ndarray]:
@@ -72,16 +78,16 @@ def pooled(states: list[np.ndarray], pooling: str) -> np.ndarray:
     made = []
     for state in states:
         columns = [[float(row[column]) for row in state] for column in range(state.shape[1])]
-        one = {"mean": lambda c: sum(c) / len(c), "max": max, "cls": lambda c: c[0]}[pooling]
-        made.append([one(column) for column in columns])
+        made.append([POOL[pooling](column) for column in columns])
     vectors = np.array(made)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
 
 
 @pytest.fixture(params=CONFIGS)
 def folder(request: pytest.FixtureRequest, tmp_path: Path, save_text_model: SaveModel) -> Path:
     """A folder with a small model of each kind."""
-    path = tmp_path / request.param
+    path: Path = tmp_path / request.param
     save_text_model(path, CONFIGS[request.param])
     return path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 import finetuner
 from finetuner_core.errors import DataError
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "relu": lambda x: np.maximum(x, 0),
     "gelu": lambda x: np.array([v * 0.5 * (1 + math.erf(v / math.sqrt(2))) for v in x.ravel()]).reshape(x.shape),
     "silu": lambda x: x / (1 + np.exp(-x)),
@@ -29,7 +30,8 @@ def by_hand(model: finetuner.EmbeddingModel, vectors: np.ndarray, activation: st
             hidden = hidden + layer.bias.detach().double().numpy()
         if number < len(layers) - 1:
             hidden = ACTIVATIONS[activation](hidden)
-    return hidden / np.linalg.norm(hidden, axis=1, keepdims=True)
+    unit: np.ndarray = hidden / np.linalg.norm(hidden, axis=1, keepdims=True)
+    return unit
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from torch import nn
 
@@ -68,6 +70,6 @@ def test_dropout_stands_between_the_layers_and_never_behind_the_last() -> None:
         ({"droput": 0.1}, 'no option "droput". Did you mean "dropout"'),
     ],
 )
-def test_what_is_not_allowed_is_refused_with_its_value(options: dict[str, object], message: str) -> None:
+def test_what_is_not_allowed_is_refused_with_its_value(options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         finetuner.build_model("mlp", **{"input_size": 3, **options})

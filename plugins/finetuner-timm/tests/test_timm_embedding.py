@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-import timm
 import torch
 from PIL import Image
 
 import finetuner
 from finetuner_core.errors import OptionError
+from finetuner_timm.library import timm
 
 TINY = sorted(timm.list_models("test_*"))
 MAPS = ["test_resnet", "test_efficientnet", "test_efficientnet_gn"]
 
 
-def built(name: str, pooling: str | None = None, **options: object) -> finetuner.EmbeddingModel:
+def built(name: str, pooling: str | None = None, **options: Any) -> finetuner.EmbeddingModel:
     torch.manual_seed(0)
     model = finetuner.build_model(f"timm/{name}", pretrained=False, pooling=pooling, **options)
     _unsettle(model)
@@ -30,10 +32,10 @@ def _unsettle(model: torch.nn.Module) -> None:
                 tensor.add_(torch.rand_like(tensor) * (0.5 if name.endswith("running_var") else 0.1))
 
 
-def in_timm(model: finetuner.EmbeddingModel, name: str, **options: object) -> torch.nn.Module:
+def in_timm(model: finetuner.EmbeddingModel, name: str, **options: Any) -> torch.nn.Module:
     """The same weights in a network that timm itself has made."""
-    network = timm.create_model(name, num_classes=0, **options).eval()
-    network.load_state_dict(model.encoder("image").extractor.network.state_dict())
+    network: torch.nn.Module = timm.create_model(name, num_classes=0, **options).eval()
+    network.load_state_dict(model.encoder("image").extractor.get_submodule("network").state_dict())
     return network
 
 
@@ -43,7 +45,8 @@ def pixels(model: finetuner.EmbeddingModel, images: list[Image.Image]) -> torch.
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    scaled: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return scaled
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -68,7 +71,8 @@ def test_every_parameter_takes_part_in_the_native_embedding(name: str, pictures:
 def test_mean_and_max_are_those_of_a_loop_over_the_map(name: str, pooling: str, pictures: list[Image.Image]) -> None:
     model = built(name, pooling)
     with torch.inference_mode():
-        maps = in_timm(model, name).forward_features(pixels(model, pictures[:3])).numpy()
+        network = in_timm(model, name)
+        maps = network.forward_features(pixels(model, pictures[:3])).numpy()  # type: ignore[operator]
     expected = np.zeros(maps.shape[:2])
     for item, channel in np.ndindex(expected.shape):
         values = [float(maps[item, channel, y, x]) for y in range(maps.shape[2]) for x in range(maps.shape[3])]

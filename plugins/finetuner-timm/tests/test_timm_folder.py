@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import timm
 import torch
 from PIL import Image
 
 import finetuner
 from finetuner_core.errors import UnknownNameError, WeightsError
 from finetuner_timm import plugin
+from finetuner_timm.library import timm
 
 
-def built(name: str, **options: object) -> finetuner.EmbeddingModel:
+def built(name: str, **options: Any) -> finetuner.EmbeddingModel:
     torch.manual_seed(1)
     return finetuner.build_model(f"timm/{name}", pretrained=False, **options)
 
@@ -32,7 +33,7 @@ def embedded_by_timm(folder: Path, pictures: list[Image.Image]) -> np.ndarray:
 @pytest.mark.parametrize("options", [{}, {"image_size": 96}], ids=["own size", "size 96"])
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_vit", "test_convnext", "test_vit4"])
 def test_a_saved_model_opens_the_same_in_finetuner_and_in_timm(
-    name: str, options: dict[str, object], tmp_path: Path, pictures: list[Image.Image]
+    name: str, options: dict[str, Any], tmp_path: Path, pictures: list[Image.Image]
 ) -> None:
     model = built(name, **options)
     model.save(tmp_path / "model")

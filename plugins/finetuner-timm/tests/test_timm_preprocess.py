@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import timm
 import torch
 from PIL import Image
 
 from finetuner_timm.backbone import preprocess
+from finetuner_timm.library import timm
 
 MODELS = [
     "resnet50.a1_in1k",
@@ -22,13 +23,14 @@ MODELS = [
 ]
 
 
-def config_of(name: str, **changes: object) -> dict[str, object]:
+def config_of(name: str, **changes: object) -> dict[str, Any]:
     with torch.device("meta"):
         network = timm.create_model(name)
-    return timm.data.resolve_data_config({}, model=network) | changes
+    config: dict[str, Any] = timm.data.resolve_data_config({}, model=network)
+    return config | changes
 
 
-def check(config: dict[str, object], pictures: list[Image.Image]) -> None:
+def check(config: dict[str, Any], pictures: list[Image.Image]) -> None:
     ours, theirs = preprocess(config), timm.data.create_transform(**config, is_training=False)
     for picture in pictures:
         prepared = ours.prepare([picture])
@@ -60,7 +62,8 @@ def test_every_interpolation_is_timms(interpolation: str, pictures: list[Image.I
 def test_what_is_prepared_is_resized_and_not_yet_cropped(pictures: list[Image.Image]) -> None:
     prepared = preprocess(config_of("resnet50.a1_in1k")).prepare([pictures[0]])[0]
     height, width = prepared.shape[1:]
-    assert (height, width / height) == (pytest.approx(235, abs=1), pytest.approx(301 / 200, abs=0.01))
+    assert height == pytest.approx(235, abs=1)
+    assert width / height == pytest.approx(301 / 200, abs=0.01)
 
 
 def test_a_path_and_a_picture_are_the_same(tmp_path: Path, pictures: list[Image.Image]) -> None:

@@ -28,7 +28,7 @@ def held(stage: Stage) -> list[int]:
 
 def names_of(extractor: FeatureExtractor, stages: Sequence[Stage]) -> list[list[str]]:
     """The names of what each stage holds: of its modules, and of its bare parameters."""
-    network = extractor.network
+    network = extractor.get_submodule("network")
     named = {id(it): name for name, it in [*network.named_modules(), *network.named_parameters()]}
     return [[named[id(it)] for it in (*stage.modules, *stage.parameters)] for stage in stages]
 

@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import finetuner
+from finetuner_core.plugin import BackboneInfo
 from finetuner_timm import plugin
 
 
@@ -35,7 +36,7 @@ def weights_like(name: str) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("row", plugin.ROWS, ids=lambda row: row.name)
 def test_a_row_builds_by_its_bare_name_from_the_cache_and_says_the_truth(
-    row: plugin.BackboneInfo, put_into_cache: Callable[[str], Path], pictures: list[Image.Image]
+    row: BackboneInfo, put_into_cache: Callable[[str], Path], pictures: list[Image.Image]
 ) -> None:
     weights = weights_like(row.name)
     repository = row.source.removeprefix("https://huggingface.co/")
@@ -54,7 +55,7 @@ def test_a_row_builds_by_its_bare_name_from_the_cache_and_says_the_truth(
 
 
 @pytest.mark.parametrize("row", plugin.ROWS, ids=lambda row: row.name)
-def test_a_row_that_is_found_says_what_the_listed_one_says(row: plugin.BackboneInfo) -> None:
+def test_a_row_that_is_found_says_what_the_listed_one_says(row: BackboneInfo) -> None:
     found = plugin.find_backbone(row.name)
     assert found is not None
     same = ("name", "task", "output_dim", "poolings", "options", "source", "parameters")

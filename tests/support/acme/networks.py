@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +55,9 @@ class Letters(FeatureExtractor):
     def __init__(self, network: nn.ModuleDict, *, pooled: bool) -> None:
         super().__init__()
         self.network, self.pooled = network, pooled
-        self.dim = network["letters_out"].out_features
+        out = network["letters_out"]
+        assert isinstance(out, nn.Linear)
+        self.dim = out.out_features
 
     def forward(self, batch: Batch) -> Features:
         ids = batch["ids"]
@@ -78,7 +81,9 @@ class Pixels(FeatureExtractor):
     def __init__(self, network: nn.ModuleDict, *, pooled: bool) -> None:
         super().__init__()
         self.network, self.pooled = network, pooled
-        self.dim = network["pixels_out"].out_channels
+        out = network["pixels_out"]
+        assert isinstance(out, nn.Conv2d)
+        self.dim = out.out_channels
 
     def forward(self, batch: Batch) -> Features:
         hidden = torch.relu(self.network["pixels_norm"](self.network["pixels_in"](batch["pixels"])))
@@ -109,7 +114,7 @@ class Numbers(FeatureExtractor):
 def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue]) -> LoadedBackbone:
     folder = Path(info.name)
     config_file = folder / "config.json"
-    saved = json.loads(config_file.read_text()) if config_file.is_file() else {"acme": info.name, **options}
+    saved: dict[str, Any] = json.loads(config_file.read_text()) if config_file.is_file() else {"acme": info.name, **options}
     name = saved["acme"]
     # What is pretrained is always the same; what is not follows from the caller's seed.
     state = torch.random.get_rng_state()
