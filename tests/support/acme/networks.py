@@ -114,7 +114,9 @@ class Numbers(FeatureExtractor):
 def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue]) -> LoadedBackbone:
     folder = Path(info.name)
     config_file = folder / "config.json"
-    saved: dict[str, Any] = json.loads(config_file.read_text()) if config_file.is_file() else {"acme": info.name, **options}
+    saved: dict[str, Any] = (
+        json.loads(config_file.read_text()) if config_file.is_file() else {"acme": info.name, **options}
+    )
     name = saved["acme"]
     # What is pretrained is always the same; what is not follows from the caller's seed.
     state = torch.random.get_rng_state()
