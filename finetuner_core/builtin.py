@@ -37,7 +37,7 @@ def list_losses() -> Iterable[LossInfo]:
             "infonce",
             "Each item's positive against all others of the batch (van den Oord et al. 2018)",
             (
-                Option("temperature", "float", 0.05, "What similarities are divided by.", minimum=1e-3),
+                Option("temperature", "float", 0.05, "What similarities are divided by.", minimum=0.01),
                 Option("learnable", "bool", False, "Whether the temperature is trained with the model."),
                 Option("symmetric", "bool", False, "Whether positives are also asked for their anchors, as in CLIP."),
             ),

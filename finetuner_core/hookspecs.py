@@ -97,7 +97,7 @@ def load_backbone(  # type: ignore[empty-body]
     """Loads the network as published, its head included, and how to feed it.
 
     Args:
-        info: a row that the plugin gave.
+        info: a row that the plugin gave. The row of a folder has no option that is required.
         pretrained: whether to load its weights. Where it is false, the network starts from random weights and no
             network is asked for anything that the disk holds.
         options: a value for each of `info.options`, checked.
@@ -111,7 +111,7 @@ def load_backbone(  # type: ignore[empty-body]
     >>> @hookimpl
     ... def load_backbone(info, pretrained, options):
     ...     network = torch.nn.Sequential(torch.nn.Embedding(256, info.output_dim), torch.nn.Linear(64, 10))
-    ...     return LoadedBackbone(network, preprocess={}, save=lambda folder: None)
+    ...     return LoadedBackbone(network, preprocess={}, save=lambda network, folder: None)
     >>> row = BackboneInfo("tiny", "text-to-text", 64, "CNN", "")
     >>> len(load_backbone(row, pretrained=False, options={}).network)
     2
@@ -149,7 +149,7 @@ def strip_head(  # type: ignore[empty-body]
     ...     return {"text": Tokens(loaded.network[0])}
     >>> network = torch.nn.Sequential(torch.nn.Embedding(256, 64), torch.nn.Linear(64, 10))
     >>> row = BackboneInfo("tiny", "text-to-text", 64, "CNN", "", poolings=("mean",))
-    >>> stripped = strip_head(row, LoadedBackbone(network, preprocess={}, save=lambda folder: None), "mean")
+    >>> stripped = strip_head(row, LoadedBackbone(network, preprocess={}, save=lambda network, folder: None), "mean")
     >>> ids = torch.tensor([[1, 2, 0]])
     >>> stripped["text"]({"ids": ids, "mask": ids > 0}).tokens.shape
     torch.Size([1, 3, 64])
@@ -184,9 +184,6 @@ def build_pooling(  # type: ignore[empty-body]
     >>> from finetuner_core.interfaces import Features, Pooling
     >>> from finetuner_core.plugin import PoolingInfo, hookimpl
     >>> class First(Pooling):
-    ...     def __init__(self, dim):
-    ...         super().__init__()
-    ...         self.dim = dim
     ...     def forward(self, features):
     ...         return features.tokens[:, 0]
     >>> @hookimpl

@@ -43,7 +43,10 @@ class Features:
 
 
 class Preprocess(Protocol):
-    """How to feed a network, in two halves: what can be done ahead, item by item, and what needs the whole batch."""
+    """How to feed a network, in two halves: what can be done ahead, item by item, and what needs the whole batch.
+
+    It can be pickled, so that processes beside the one that trains can run it.
+    """
 
     def prepare(self, items: Sequence[object]) -> list[Prepared]:
         """Makes cheap, picklable things of raw items: token ids, a decoded and resized image.
@@ -115,6 +118,10 @@ class Pooling(nn.Module, ABC):
     dim: int
     """Width of the vectors that come out."""
 
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
     @abstractmethod
     def forward(self, features: Features) -> Tensor:
         """Vectors (B, dim) of features (B, T, D). Padding must not change them."""
@@ -127,12 +134,13 @@ class LoadedBackbone:
     Args:
         network: the network, its head included, in float32.
         preprocess: how to feed it, for each modality of the row.
-        save: writes the network, as it then is, and all that its preprocess needs, into a folder that
-            `find_backbone` recognises: safetensors and JSON only. It is called after `strip_head`.
+        save: writes a network and all that its preprocess needs into a folder that `find_backbone` recognises, and that
+            needs no options to be loaded again: safetensors and JSON only. It is handed `network`, or a copy of it,
+            as it is after `strip_head` and training.
         new_weights: names of parameters that the pretrained weights did not hold and that therefore start untrained.
     """
 
     network: nn.Module
     preprocess: Mapping[Modality, Preprocess]
-    save: Callable[[Path], None]
+    save: Callable[[nn.Module, Path], None]
     new_weights: tuple[str, ...] = ()

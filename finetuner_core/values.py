@@ -23,6 +23,9 @@ MODALITIES_OF_TASK: Mapping[str, tuple[Modality, ...]] = {
 }
 TASKS: tuple[str, ...] = tuple(MODALITIES_OF_TASK)
 
+RESERVED_OPTIONS = ("name", "pretrained", "pooling", "output_dim")
+"""Names that a backbone's options cannot have, since `build_model` takes them itself."""
+
 _NAMESPACE = re.compile(r"[a-z][a-z0-9_-]*")
 _NAME = re.compile(r"\S+")
 
@@ -228,7 +231,8 @@ class BackboneInfo:
         description: one line for the table.
         poolings: the names of the poolings that the backbone supports, its default first. `native` is the backbone's
             own pooled vector.
-        options: what `build_model(name, option=...)` takes.
+        options: what `build_model(name, option=...)` takes. A network over vectors has an option `input_size`, which
+            `fit` fills in from the data.
         licence: of the weights, as an SPDX identifier where there is one.
         source: where the weights come from, a URL or a folder.
         parameters: how many numbers the embedding model holds, the head left out; `None` where not known.
@@ -280,6 +284,9 @@ class BackboneInfo:
             raise OptionError(f"{self.name}: poolings must be a tuple with at least one name, not {self.poolings!r}.")
         _check_text(self.name, **{f"poolings[{i}]": name for i, name in enumerate(self.poolings)})
         _check_options(self.name, self.options)
+        for option in self.options:
+            if option.name in RESERVED_OPTIONS:
+                raise OptionError(f"{self.name}: no option can be named {option.name}, which build_model takes itself.")
 
     @property
     def full_name(self) -> str:

@@ -39,9 +39,12 @@ def check_writable(path: str | Path) -> Path:
     try:
         if path.exists() and not path.is_dir():
             raise FolderError(f"{path} is a file; a model is written into a folder.")
-        if path.is_dir() and any(path.iterdir()) and not is_saved_model(path):
+        if path in (Path.cwd(), *Path.cwd().parents):
+            raise FolderError(f"{path} is the folder that you are in, or above it.\nGive a folder of its own.")
+        if strange := _strangers(path):
             raise FolderError(
-                f"{path} holds something else than a saved model.\nChoose a new folder, or empty that one."
+                f"{path} holds something else than a saved model: {strange[0].relative_to(path)}.\n"
+                "Choose a new folder, or empty that one."
             )
         parent = next(parent for parent in path.parents if parent.exists())
     except OSError as error:
@@ -90,6 +93,16 @@ def write_folder(path: str | Path, write: Callable[[Path], None]) -> Path:
     return path
 
 
+def _strangers(path: Path) -> list[Path]:
+    """Files of a folder that no saved model has left there, and that replacing the folder would lose."""
+    files = sorted(file for file in path.rglob("*") if not file.is_dir()) if path.is_dir() else []
+    try:
+        own = {path / FILE, *(path / name for name in json.loads((path / FILE).read_text("utf-8"))["files"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        own = set()
+    return [file for file in files if file not in own]
+
+
 def _unwritable(path: Path, error: OSError) -> FolderError:
     return FolderError(f"{quote(path)} cannot be written: {error.strerror or error}.")
 
@@ -109,13 +122,14 @@ class SavedModel:
     projection_dim: int | None
 
     def write(self, folder: Path) -> None:
-        """Writes `finetuner.json`."""
+        """Writes `finetuner.json`, the last file of the folder: it names all others."""
         content = {
             "format_version": FORMAT_VERSION,
             "plugin": self.info.namespace,
             "backbone": {name: getattr(self.info, name) for name in _ROW_FIELDS},
             "pooling": self.pooling,
             "projection_dim": self.projection_dim,
+            "files": sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()),
         }
         write_json(folder / FILE, content)
 
@@ -135,7 +149,7 @@ class SavedModel:
             if version != FORMAT_VERSION:
                 raise FolderError(
                     f"{file} has format version {quote(version)}; this Finetuner reads {FORMAT_VERSION}.\n"
-                    "Upgrade it: pip install --upgrade finetuner-core"
+                    "If it was written by a newer one: pip install --upgrade finetuner-core"
                 )
             row = {name: content["backbone"][name] for name in _ROW_FIELDS}
             info = BackboneInfo(**row, poolings=(content["pooling"],), namespace=str(content["plugin"]))
@@ -143,9 +157,9 @@ class SavedModel:
             if width is not None and (type(width) is not int or width < 1):
                 raise FolderError(f"{file} is not valid: projection_dim is {quote(width)}, no positive whole number.")
             return cls(info, content["pooling"], width)
+        except OptionError as error:
+            raise FolderError(f"{file} is not valid: {error}") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            if isinstance(error, OptionError):
-                raise FolderError(f"{file} is not valid: {error}") from None
             raise FolderError(f"{file} cannot be read: {type(error).__name__}: {error}.") from None
 
 

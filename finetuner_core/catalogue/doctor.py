@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
 import subprocess
@@ -15,6 +14,7 @@ from tabulate import tabulate
 
 from finetuner_core.catalogue.discovery import BUILTIN_NAMESPACE, Plugin
 from finetuner_core.catalogue.registry import catalogue
+from finetuner_core.values import Option, OptionValue
 
 _LOAD_TIMEOUT_SECONDS = 600
 
@@ -164,10 +164,23 @@ def _versions(distributions: list[str]) -> dict[str, str]:
     return versions
 
 
+def _some_value(option: Option) -> OptionValue:
+    """A value that an option allows, whichever."""
+    number = max(1, int(option.minimum or 1))
+    values: dict[str, OptionValue] = {
+        "int": number,
+        "float": float(number),
+        "str": "",
+        "bool": False,
+        "ints": (number,),
+    }
+    return option.choices[0] if option.choices else values[option.type]
+
+
 def _why_not_loaded(plugin: Plugin) -> str:
     """Builds the plugin's first model in another process, so that a crash is told; empty if it works."""
     row = plugin.backbones[0]
-    options = {option.name: int(option.minimum or 1) for option in row.options if option.required}
+    options = {option.name: _some_value(option) for option in row.options if option.required}
     code = (
         "import json, sys\n"
         "from finetuner_core.errors import FinetunerError\n"
@@ -179,9 +192,7 @@ def _why_not_loaded(plugin: Plugin) -> str:
     )
     command = [sys.executable, "-c", code, row.full_name, json.dumps(options)]
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_LOAD_TIMEOUT_SECONDS, env=dict(os.environ), check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_LOAD_TIMEOUT_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         return f"it took longer than {_LOAD_TIMEOUT_SECONDS} s"
     if done.returncode == 0:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from finetuner_core.catalogue.discovery import Plugin, describe, discover, strict
+from finetuner_core.catalogue.quiet import quiet_libraries
 from finetuner_core.errors import FinetunerError, PluginError, UnknownNameError
 from finetuner_core.values import TASKS, BackboneInfo, LossInfo, PoolingInfo, near, quote
 
@@ -15,16 +16,17 @@ Row = TypeVar("Row", PoolingInfo, LossInfo)
 
 
 def call(plugin: Plugin, hook: str, **arguments: object) -> object:
-    """Calls one hook of one plugin; what it raises becomes the plugin's own failure.
+    """Calls one hook of one plugin; what it raises becomes the plugin's own failure, and what it prints is not shown.
 
     Raises:
         FinetunerError: as the plugin raised it, since it is meant for a person.
         PluginError: for any other exception, with what it was.
     """
     try:
-        result = getattr(plugin.relay(), hook)(**arguments)
-        # A generator fails while it runs: it runs here.
-        return tuple(result) if isinstance(result, Iterator) else result
+        with quiet_libraries():
+            result = getattr(plugin.relay(), hook)(**arguments)
+            # A generator fails while it runs: it runs here.
+            return tuple(result) if isinstance(result, Iterator) else result
     except FinetunerError:
         raise
     except (Exception, SystemExit) as error:

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
+from finetuner_core.cli import parameters
 from finetuner_core.cli.catalogue import doctor, list_command, show
 from finetuner_core.cli.fit import fit
 from finetuner_core.cli.use import encode, evaluate
@@ -55,11 +56,9 @@ def _fail(message: str) -> NoReturn:
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="finetuner-core", prog_name="finetuner")
-@click.option("-v", "--verbose", is_flag=True, help="Show what the libraries below print.")
-def cli(verbose: bool) -> None:
+@parameters.verbose
+def cli() -> None:
     """Turns pretrained backbones into embedding models and fine-tunes them for search."""
-    if verbose:
-        os.environ["FINETUNER_VERBOSE"] = "1"
 
 
 for command in (list_command, show, fit, evaluate, encode, doctor):

@@ -11,6 +11,7 @@ from finetuner_core.catalogue import doctor as examination
 from finetuner_core.catalogue.names import search
 from finetuner_core.catalogue.registry import catalogue
 from finetuner_core.catalogue.table import as_full_json, as_json, describe_models, list_models, render_row
+from finetuner_core.cli import parameters
 
 
 @click.command("list")
@@ -37,6 +38,7 @@ def list_command(task: str | None, pattern: str | None, in_json: bool) -> None:
 @click.command()
 @click.argument("model")
 @click.option("--json", "in_json", is_flag=True, help="As JSON.")
+@parameters.verbose
 def show(model: str, in_json: bool) -> None:
     """Describes one MODEL: what it takes, its options and poolings, its licence and source."""
     from finetuner_core.artifacts.folder import find_row

@@ -49,6 +49,7 @@ from finetuner_core.cli import parameters
 @click.option("--device", metavar="auto|cuda|mps|cpu", help="Where. [auto]")
 @click.option("--seed", type=int, metavar="N", help="What every random choice follows from. [0]")
 @click.option("--quiet", is_flag=True, help="Print nothing.")
+@parameters.verbose
 def fit(model: str, train: str, from_scratch: bool, freeze: str | None, **settings: object) -> None:
     """Fine-tunes MODEL on TRAIN, and shows what that gained.
 

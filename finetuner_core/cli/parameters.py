@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import click
@@ -22,6 +23,19 @@ def parse_mapping(
     return mapping
 
 
+def _be_verbose(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        os.environ["FINETUNER_VERBOSE"] = "1"
+
+
+verbose = click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    expose_value=False,
+    callback=_be_verbose,
+    help="Show what the libraries below print.",
+)
 columns = click.option(
     "--columns",
     callback=parse_mapping,

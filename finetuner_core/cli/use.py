@@ -11,28 +11,35 @@ from finetuner_core.cli import parameters
 from finetuner_core.errors import FolderError
 
 batch_size = click.option("--batch-size", type=int, metavar="N", help="Items computed at a time. [64]")
+device = click.option("--device", metavar="auto|cuda|mps|cpu", help="Where to compute. [auto]")
 
 
 def as_model_name(model: str) -> str:
-    """A saved model's folder may be given without `./`: here a model is most often a folder."""
+    """A saved model's folder may be given without `./`, where no model of the table has its name."""
     from finetuner_core.artifacts.folder import is_saved_model
+    from finetuner_core.catalogue.table import list_models
 
-    return str(Path(model).expanduser().resolve()) if is_saved_model(model) else model
+    listed = any(model in (row.name, row.full_name) for row in list_models())
+    return str(Path(model).expanduser().resolve()) if is_saved_model(model) and not listed else model
 
 
 @click.command()
 @click.argument("model")
 @click.argument("data")
 @parameters.columns
+@click.option("--split-column", metavar="HEADER", help="Search only rows in which it holds test, val, dev or eval.")
 @parameters.skip_bad_items
 @batch_size
+@device
 @click.option("--json", "in_json", is_flag=True, help="As JSON.")
+@parameters.verbose
 def evaluate(model: str, data: str, in_json: bool, **settings: object) -> None:
     """Measures how well MODEL, a name or the folder of a saved one, searches DATA."""
     import finetuner_core
     from finetuner_core.evaluation.report import render_metrics
 
-    metrics = finetuner_core.evaluate(as_model_name(model), data, **settings)  # type: ignore[arg-type]
+    given = {name: value for name, value in settings.items() if value is not None}
+    metrics = finetuner_core.evaluate(as_model_name(model), data, **given)  # type: ignore[arg-type]
     click.echo(json.dumps(metrics, indent=2) if in_json else render_metrics(metrics))
 
 
@@ -43,7 +50,17 @@ def evaluate(model: str, data: str, in_json: bool, **settings: object) -> None:
 @click.option("--column", metavar="HEADER", help="Which column to encode; else the one that fits the model.")
 @click.option("--modality", metavar="text|image|vector", help="For a model that takes more than one.")
 @batch_size
-def encode(model: str, data: str, out: str, column: str | None, modality: str | None, batch_size: int | None) -> None:
+@device
+@parameters.verbose
+def encode(
+    model: str,
+    data: str,
+    out: str,
+    column: str | None,
+    modality: str | None,
+    batch_size: int | None,
+    device: str | None,
+) -> None:
     """Writes the embeddings of the items in DATA, in their order: a CSV or text file, an image folder, an .npz."""
     file = Path(out).expanduser().absolute()
     if file.suffix != ".npy":
@@ -62,10 +79,12 @@ def encode(model: str, data: str, out: str, column: str | None, modality: str | 
     from finetuner_core.artifacts.folder import find_row
     from finetuner_core.data.forms import find_items
     from finetuner_core.data.tables import read_table
+    from finetuner_core.modeling.device import choose_device
 
     name = as_model_name(model)
     items = find_items(read_table(data), find_row(name), column, modality)
-    vectors = build_model(name).encode(items.items, modality=items.modality, batch_size=batch_size)
+    built = build_model(name).to(choose_device(device or "auto"))
+    vectors = built.encode(items.items, modality=items.modality, batch_size=batch_size)
     scratch = file.with_name(f".{file.name}")
     try:
         with scratch.open("wb") as stream:

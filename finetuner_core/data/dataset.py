@@ -37,7 +37,9 @@ class Column:
     def take(self, rows: Sequence[int]) -> Sequence[object]:
         """The items of some rows, in the order asked for."""
         if self.modality == "vector":
-            return cast("Sequence[object]", cast("np.ndarray", self.items)[list(rows)])
+            import numpy as np
+
+            return cast("Sequence[object]", np.asarray(self.items)[list(rows)])
         return [self.items[row] for row in rows]
 
     def identities(self) -> list[int]:

@@ -46,8 +46,13 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
         how = "some of every class"
     train = [row for row in range(len(dataset)) if row not in held_out]
     if not train or not held_out:
+        needs = (
+            f": at least {MIN_HELD_OUT_CLASSES} whole classes, or two items of a class with four"
+            if dataset.form == "labelled"
+            else ""
+        )
         raise DataError(
-            f"{dataset.source} has {len(dataset)} rows, too few to hold out {share:.0%} of them for evaluation.\n"
+            f"{dataset.source} has {dataset.summary()}, too few to hold out {share:.0%}{needs}.\n"
             "Give evaluation data of its own."
         )
     return dataset.take(train), dataset.take(sorted(held_out)), how

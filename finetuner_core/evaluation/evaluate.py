@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from finetuner_core.artifacts.folder import find_row, model_name
 from finetuner_core.data.dataset import Column, Dataset
-from finetuner_core.data.forms import read_dataset
+from finetuner_core.data.forms import read_dataset, read_splits
 from finetuner_core.data.usable import usable
 from finetuner_core.errors import DataError
 from finetuner_core.evaluation.metrics import summarise
 from finetuner_core.evaluation.retrieval import ranks_of_relevant
 from finetuner_core.modeling.build import build_model
+from finetuner_core.modeling.device import choose_device
 from finetuner_core.modeling.embedding_model import EmbeddingModel
 
 
@@ -23,8 +26,10 @@ def evaluate(
     data: Dataset | str | Path,
     *,
     columns: Mapping[str, str] | None = None,
+    split_column: str | None = None,
     batch_size: int | None = None,
     skip_bad_items: bool = False,
+    device: str = "auto",
 ) -> dict[str, float]:
     """Measures how well a model finds what belongs together.
 
@@ -35,8 +40,11 @@ def evaluate(
         model: a model, the folder of a saved one, or a name.
         data: data, or a file or folder of it.
         columns: for each name that Finetuner knows, the header in the file.
+        split_column: a column of the file; only rows where it holds `test`, `val`, `dev` or `eval` are searched.
         batch_size: how many items are encoded at a time.
-        skip_bad_items: whether images that cannot be read are left out instead of ending the run.
+        skip_bad_items: whether images that cannot be read are left out instead of ending the run; a line on stderr
+            says how many were.
+        device: where a model that is not built yet computes: `cuda`, `mps`, `cpu`, or `auto` for the best there is.
 
     Returns:
         `recall@1`, `recall@5`, `recall@10`, `mrr`, `ndcg@10` and `map`, between 0 and 1, as
@@ -45,12 +53,18 @@ def evaluate(
     Raises:
         FinetunerError: if the model or the data cannot be had, or do not fit.
     """
-    if not isinstance(model, EmbeddingModel):
-        # A Path is always a folder; a text may be a name.
-        model = build_model(str(model.expanduser().absolute() if isinstance(model, Path) else model))
+    info = model.info if isinstance(model, EmbeddingModel) else find_row(model_name(model))
     if not isinstance(data, Dataset):
-        data = read_dataset(data, model.info, columns)
-    return evaluate_dataset(model, usable(data, skip_bad_items=skip_bad_items)[0], batch_size=batch_size)
+        if split_column is None:
+            data = read_dataset(data, info, columns)
+        else:
+            _, data = read_splits(data, info, split_column, columns)
+    data, skipped = usable(data, skip_bad_items=skip_bad_items)
+    if skipped:
+        print(f"Skipped {skipped:,} images that cannot be read", file=sys.stderr)
+    if not isinstance(model, EmbeddingModel):
+        model = build_model(model_name(model)).to(choose_device(device))
+    return evaluate_dataset(model, data, batch_size=batch_size)
 
 
 def evaluate_dataset(model: EmbeddingModel, data: Dataset, *, batch_size: int | None = None) -> dict[str, float]:
@@ -83,8 +97,7 @@ def _evaluate_labelled(model: EmbeddingModel, data: Dataset, batch_size: int | N
         others = np.arange(len(classes)) != query
         return np.flatnonzero(others & (classes == classes[query]))
 
-    ranks = list(ranks_of_relevant(vectors, vectors, relevant, leave_one_out=True))
-    return summarise(ranks, any_relevant=True)
+    return summarise(ranks_of_relevant(vectors, vectors, relevant, leave_one_out=True), any_relevant=True)
 
 
 def _evaluate_pairs(model: EmbeddingModel, data: Dataset, batch_size: int | None) -> dict[str, float]:
@@ -99,7 +112,7 @@ def _evaluate_pairs(model: EmbeddingModel, data: Dataset, batch_size: int | None
         model.encode(positives.take(documents), modality=positives.modality, batch_size=batch_size),
         lambda query: np.array(sorted(relevant[query])),
     )
-    return summarise(list(ranks), any_relevant=False)
+    return summarise(ranks, any_relevant=False)
 
 
 def _distinct(column: Column) -> tuple[list[int], list[int]]:

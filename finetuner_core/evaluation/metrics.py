@@ -6,7 +6,7 @@ Information Retrieval (2008), chapter 8, https://nlp.stanford.edu/IR-book/, with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -15,7 +15,7 @@ NDCG_CUTOFF = 10
 NAMES = (*(f"recall@{k}" for k in CUTOFFS), "mrr", f"ndcg@{NDCG_CUTOFF}", "map")
 
 
-def summarise(ranks: Sequence[np.ndarray], *, any_relevant: bool) -> dict[str, float]:
+def summarise(ranks: Iterable[np.ndarray], *, any_relevant: bool) -> dict[str, float]:
     """The means over all queries of every metric.
 
     Args:
@@ -28,11 +28,17 @@ def summarise(ranks: Sequence[np.ndarray], *, any_relevant: bool) -> dict[str, f
         By name, in the order of `NAMES`, numbers between 0 and 1.
     """
     recalled = hit_at if any_relevant else recall_at
-    values = {f"recall@{k}": [recalled(found, k) for found in ranks] for k in CUTOFFS}
-    values["mrr"] = [reciprocal_rank(found) for found in ranks]
-    values[f"ndcg@{NDCG_CUTOFF}"] = [ndcg_at(found, NDCG_CUTOFF) for found in ranks]
-    values["map"] = [average_precision(found) for found in ranks]
-    return {name: float(np.mean(values[name])) for name in NAMES}
+    # Query by query, since the ranks of all of them together would need memory for every relevant pair.
+    values = [
+        (
+            *(recalled(found, k) for k in CUTOFFS),
+            reciprocal_rank(found),
+            ndcg_at(found, NDCG_CUTOFF),
+            average_precision(found),
+        )
+        for found in ranks
+    ]
+    return {name: float(mean) for name, mean in zip(NAMES, np.mean(values, axis=0), strict=True)}
 
 
 def recall_at(ranks: np.ndarray, k: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +17,12 @@ from finetuner_core.errors import FolderError, OptionError, PluginError, Unknown
 from finetuner_core.interfaces import FeatureExtractor, LoadedBackbone, Pooling
 from finetuner_core.modeling.embedding_model import EmbeddingModel
 from finetuner_core.modeling.encoder import Encoder, projection
-from finetuner_core.modeling.quiet import quiet_libraries
 from finetuner_core.values import BackboneInfo, Modality, OptionValue, near, quote, resolve_options
 
 if TYPE_CHECKING:
     from torch import nn
+
+logger = logging.getLogger("finetuner")
 
 
 def build_model(
@@ -103,15 +105,17 @@ def _assemble(
             f"{row.name} does not support the pooling {quote(pooling)}.{near(pooling, row.poolings)}\n"
             f"It supports {', '.join(row.poolings)}."
         )
-    with quiet_libraries():
-        loaded = call(plugin, "load_backbone", info=row, pretrained=pretrained, options=options)
-        if not isinstance(loaded, LoadedBackbone):
-            raise PluginError(f'Plugin "{plugin.namespace}": load_backbone gave {quote(loaded)}, no LoadedBackbone.')
-        extractors = call(plugin, "strip_head", info=row, loaded=loaded, pooling=pooling)
-    extractors = _checked_extractors(plugin, row, extractors)
+    loaded = call(plugin, "load_backbone", info=row, pretrained=pretrained, options=options)
+    if not isinstance(loaded, LoadedBackbone):
+        raise PluginError(f'Plugin "{plugin.namespace}": load_backbone gave {quote(loaded)}, no LoadedBackbone.')
+    stripped = call(plugin, "strip_head", info=row, loaded=loaded, pooling=pooling)
+    extractors = _checked_extractors(plugin, row, stripped)
     encoders = _encoders(row, extractors, pooling, output_dim)
     model = EmbeddingModel(info=row, pooling=pooling, encoders=encoders, loaded=loaded, pretrained=pretrained)
     model.eval()
+    if new := model.new_weights:
+        names = ", ".join(new[:3]) + (", ..." if len(new) > 3 else "")
+        logger.warning("%s: %d weights were not in the checkpoint and start untrained: %s", row.name, len(new), names)
     widths = {encoder.output_dim for encoder in encoders.values()}
     expected = output_dim or (row.output_dim if pooling == row.poolings[0] else None)
     if len(widths) != 1 or (expected is not None and widths != {expected}):

@@ -13,16 +13,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from finetuner_core.artifacts.folder import SavedModel, write_folder
+from finetuner_core.catalogue.quiet import quiet_libraries
 from finetuner_core.errors import DataError, FolderError, OptionError
 from finetuner_core.interfaces import LoadedBackbone, Prepared, Preprocess
 from finetuner_core.modeling.encoder import Encoder
-from finetuner_core.modeling.quiet import quiet_libraries
 from finetuner_core.values import BackboneInfo, Modality, quote
 
 HEAD_FILE = "head.safetensors"
 
 # Items are prepared this many at a time, so that encoding needs memory for these and not for all.
-_WINDOW = 2048
+_WINDOW = 1024
 
 
 class EmbeddingModel(nn.Module):
@@ -163,7 +163,7 @@ class EmbeddingModel(nn.Module):
         """Writes the model's files into an existing, empty folder."""
         try:
             with quiet_libraries():
-                self._loaded.save(folder)
+                self._loaded.save(self._loaded.network, folder)
             if head := self._head():
                 save_file({key: tensor.detach().cpu().contiguous() for key, tensor in head.items()}, folder / HEAD_FILE)
         except SafetensorError as error:

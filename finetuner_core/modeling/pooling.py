@@ -12,10 +12,6 @@ from finetuner_core.interfaces import Features, Pooling
 class NativePooling(Pooling):
     """The backbone's own pooled vector, which arrives as a sequence of one token."""
 
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.dim = dim
-
     def forward(self, features: Features) -> Tensor:
         """The one token (B, D).
 
@@ -30,10 +26,6 @@ class NativePooling(Pooling):
 class MeanPooling(Pooling):
     """The mean of the real tokens, and zero where there are none."""
 
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.dim = dim
-
     def forward(self, features: Features) -> Tensor:
         """Vectors (B, D)."""
         # Filled, not multiplied: padding may hold what is no number.
@@ -44,10 +36,6 @@ class MeanPooling(Pooling):
 class ClsPooling(Pooling):
     """The first real token, wherever the padding stands."""
 
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.dim = dim
-
     def forward(self, features: Features) -> Tensor:
         """Vectors (B, D)."""
         first = features.mask.int().argmax(1)
@@ -56,10 +44,6 @@ class ClsPooling(Pooling):
 
 class MaxPooling(Pooling):
     """The largest value of each feature over the real tokens."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.dim = dim
 
     def forward(self, features: Features) -> Tensor:
         """Vectors (B, D)."""

@@ -11,8 +11,8 @@ from finetuner_core.data.dataset import Dataset
 from finetuner_core.data.images import are_grey
 from finetuner_core.losses.build import loss_options
 from finetuner_core.modeling.embedding_model import EmbeddingModel
-from finetuner_core.training.compute import choose_precision
 from finetuner_core.training.loop import Plan
+from finetuner_core.training.precision import choose_precision
 from finetuner_core.training.settings import Settings
 from finetuner_core.values import OptionValue
 
@@ -22,7 +22,7 @@ ITEMS_PER_CLASS = 4
 # CLIP (https://arxiv.org/abs/2103.00020) starts at this temperature.
 _CLIP = {"symmetric": True, "learnable": True, "temperature": 0.07}
 
-# How many images are looked at to tell whether there is any colour in them.
+# About how many images, of all labels, are looked at to tell whether there is any colour in them.
 _COLOUR_SAMPLE = 100
 
 
@@ -32,7 +32,7 @@ def choose_loss(
     """The loss's name, and a value for each of its options."""
     name = name or "infonce"
     across = len({column.modality for column in data.columns}) > 1
-    defaults = _CLIP if name == "infonce" and across else {}
+    defaults = _CLIP if name in ("infonce", "finetuner/infonce") and across else {}
     return name, loss_options(name, {**defaults, **(options or {})})
 
 
@@ -64,7 +64,9 @@ def _mirror(data: Dataset, settings: Settings) -> bool | None:
     if images is None or settings.augment == "none":
         return None
     if settings.augment == "auto":
-        return data.form == "labelled" and not are_grey(images.take(range(min(_COLOUR_SAMPLE, len(data)))))
+        return data.form == "labelled" and not are_grey(
+            images.take(range(0, len(data), 1 + len(data) // _COLOUR_SAMPLE))
+        )
     return settings.augment == "crop+mirror"
 
 
@@ -74,4 +76,4 @@ def _learning_rate(model: EmbeddingModel, settings: Settings) -> float:
         return 1e-3
     if not model.pretrained:
         return 5e-4
-    return {("image",): 1e-4, ("text",): 3e-5, ("text", "image"): 1e-5}[model.modalities]
+    return {("image",): 5e-5, ("text",): 3e-5, ("text", "image"): 1e-5}[model.modalities]

@@ -17,14 +17,15 @@ from finetuner_core.evaluation.evaluate import check_evaluable, evaluate_dataset
 from finetuner_core.evaluation.report import render_comparison
 from finetuner_core.losses.build import build_loss
 from finetuner_core.modeling.build import build_model
+from finetuner_core.modeling.device import choose_device
 from finetuner_core.modeling.embedding_model import EmbeddingModel
 from finetuner_core.training.choices import choose_batches, choose_loss, choose_plan
-from finetuner_core.training.compute import choose_device
 from finetuner_core.training.freezing import batch_statistics
 from finetuner_core.training.freezing import freeze as freeze_model
 from finetuner_core.training.loop import Epoch, train
 from finetuner_core.training.progress import Progress
 from finetuner_core.training.settings import Augment, Precision, Schedule, Settings
+from finetuner_core.values import RESERVED_OPTIONS
 
 TRAINING_FILE = "training.json"
 
@@ -149,6 +150,13 @@ def fit(
     else:
         row = find_row(model_name(model))
 
+    given = dict(model_options or {})
+    for name in given:
+        if name in RESERVED_OPTIONS:
+            raise OptionError(
+                f"{name} is not an option of the backbone; give it as {name}=... (--{name.replace('_', '-')})."
+            )
+
     # The data, and all that can be wrong with it.
     data = read_sources(
         row,
@@ -168,7 +176,6 @@ def fit(
     # The model.
     torch.manual_seed(settings.seed)
     if not isinstance(model, EmbeddingModel):
-        given = dict(model_options or {})
         if any(option.name == "input_size" for option in row.options):
             # A network over vectors is as wide as they are.
             given.setdefault("input_size", len(cast("list[list[float]]", data.train.columns[0].take([0]))[0]))
@@ -217,7 +224,7 @@ def fit(
 
 def _save(model: EmbeddingModel, out: str | Path, record: Mapping[str, object]) -> Path:
     def write(folder: Path) -> None:
-        model.write_into(folder)
         write_json(folder / TRAINING_FILE, record)
+        model.write_into(folder)
 
     return write_folder(out, write)

@@ -28,7 +28,7 @@ class Progress:
     def __init__(self, *, quiet: bool) -> None:
         self.quiet = quiet
         self._bar: tqdm[NoReturn] | None = None
-        self._steps = self._epochs = 0
+        self._steps = self._epochs = self._items = 0
 
     def line(self, label: str, text: str) -> None:
         """One line that says one thing."""
@@ -54,9 +54,6 @@ class Progress:
             f"{model.info.name} ({model.info.namespace}), {model.pooling} pooling, width {model.output_dim}; "
             f"{sum(trained):,} of {sum(sizes):,} parameters are trained",
         )
-        if new := model.new_weights:
-            names = ", ".join(new[:3]) + (", ..." if len(new) > 3 else "")
-            self.line("Note", f"{len(new)} weights were not in the checkpoint and start untrained: {names}")
 
     def plan(
         self,
@@ -87,7 +84,10 @@ class Progress:
 
             # disable=None: no bar where the output is a file, in which it would fill thousands of lines.
             self._bar = tqdm(total=self._steps, unit="step", leave=False, disable=None)
-        self._bar.set_postfix_str(f"loss {loss:.4f}, {items} items", refresh=False)
+            self._items = 0
+        self._items += items
+        rate = self._items / max(self._bar.format_dict["elapsed"], 1e-9)
+        self._bar.set_postfix_str(f"loss {loss:.4f}, {rate:,.0f} items/s", refresh=False)
         self._bar.update()
 
     def epoch(self, epoch: Epoch) -> None:

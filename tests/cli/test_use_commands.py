@@ -38,7 +38,7 @@ def assert_fails(result: Result, *expected: str) -> None:
 
 
 @pytest.fixture
-def place(acme: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: ARG001
+def place(acme: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A current folder with a saved model and data."""
     import finetuner
 

@@ -60,7 +60,7 @@ def build_pooling(info, dim, options):
 """
 RIGHT = {
     "poolings": '("native",)',
-    "load": "LoadedBackbone(nn.Linear(3, 3), preprocess={}, save=lambda folder: None)",
+    "load": "LoadedBackbone(nn.Linear(3, 3), preprocess={}, save=lambda network, folder: None)",
     "width": "self.dim = 3",
     "strip": '{"vector": Extractor()}',
     "pool": "None",

@@ -153,7 +153,7 @@ def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue
     if "numbers" in network:
         feeding["vector"] = NumberPreprocess(saved["input_size"])
 
-    def save(target: Path) -> None:
+    def save(network: nn.Module, target: Path) -> None:
         (target / "config.json").write_text(json.dumps(saved))
         save_file(
             {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}, target / "model.safetensors"

@@ -36,7 +36,8 @@ def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue
     limit = max_length(tokenizer, config.text_config.max_position_embeddings, options.get("max_length"))
     texts = TextPreprocess(tokenizer, limit)
 
-    def save(folder: Path) -> None:
+    def save(network: nn.Module, folder: Path) -> None:
+        assert isinstance(network, CLIPModel)
         network.save_pretrained(folder)
         texts.save(folder)
         processor.save_pretrained(folder)
@@ -87,22 +88,31 @@ class ImageTower(_Tower):
 
 def image_preprocess(processor: CLIPImageProcessorPil) -> PixelPreprocess:
     """What a CLIP image processor does, in the two halves that Finetuner asks for."""
-    size = processor.size
-    crop = processor.crop_size if processor.do_center_crop else size
-    resample = Resampling(processor.resample)
-
-    def resize(image: Image) -> Image:
-        if size.get("shortest_edge") is None:
-            return image.resize((size["width"], size["height"]), resample)
-        short, edge = min(image.size), size["shortest_edge"]
-        # The longer side is rounded down, as the processor does.
-        width, height = (edge if side == short else int(edge * side / short) for side in image.size)
-        return image.resize((width, height), resample)
-
+    crop = processor.crop_size if processor.do_center_crop else processor.size
     return PixelPreprocess(
-        resize=resize,
+        resize=_Resize(dict(processor.size), Resampling(processor.resample)),
         image_size=(crop["height"], crop["width"]),
         mean=processor.image_mean,
         std=processor.image_std,
-        offset=lambda excess: excess // 2,
+        offset=_half,
     )
+
+
+class _Resize:
+    """Resizes as a CLIP image processor does; a class, so that it can be pickled."""
+
+    def __init__(self, size: Mapping[str, int], resample: Resampling) -> None:
+        self.size, self.resample = size, resample
+
+    def __call__(self, image: Image) -> Image:
+        edge = self.size.get("shortest_edge")
+        if edge is None:
+            return image.resize((self.size["width"], self.size["height"]), self.resample)
+        # The longer side is rounded down, as the processor does.
+        width, height = (edge if side == min(image.size) else int(edge * side / min(image.size)) for side in image.size)
+        return image.resize((width, height), self.resample)
+
+
+def _half(excess: int) -> int:
+    """Where the processor's crop begins: at half of what is too much, rounded down."""
+    return excess // 2

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from huggingface_hub import scan_cache_dir
+from huggingface_hub import _CACHED_NO_EXIST, scan_cache_dir, try_to_load_from_cache
 from huggingface_hub.errors import CacheNotFound
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig
@@ -16,6 +16,7 @@ from transformers.utils.hub import cached_file
 
 from finetuner_core.catalogue.names import is_path
 from finetuner_core.plugin import BackboneInfo, WeightsError
+from finetuner_core.values import near
 from finetuner_hf.plugin import OPTIONS, ROWS, TOKEN_POOLINGS
 
 # What transformers and its helpers raise where a repository is not there, not whole, or not what it says.
@@ -47,7 +48,7 @@ def find(name: str) -> BackboneInfo | None:
             f"{name} is a {config.model_type} model, which finetuner-hf does not open.\n"
             "It opens text encoders, such as bert-base-cased, and CLIP; for images there is finetuner-timm."
         )
-    declared = read_json(name, "modules.json") is not None
+    declared = _declares_modules(name)
     return BackboneInfo(
         name=name,
         task="text-to-text",
@@ -63,7 +64,8 @@ def find(name: str) -> BackboneInfo | None:
 def cached_names(pattern: str) -> Iterable[str]:
     """Hub ids of the models in the local cache, and the listed ones."""
     try:
-        repositories = {repo.repo_id for repo in scan_cache_dir().repos if repo.repo_type == "model"}
+        cached = [repo for repo in scan_cache_dir().repos if repo.repo_type == "model"]
+        repositories = {r.repo_id for r in cached if any(_is_folder(v.snapshot_path) for v in r.revisions)}
     except CacheNotFound:
         repositories = set()
     return sorted(fnmatch.filter({row.name for row in ROWS} | repositories, pattern))
@@ -88,7 +90,7 @@ def read_config(name: str) -> PreTrainedConfig:
 
 
 def read_json(name: str, file: str) -> dict[str, object] | list[dict[str, object]] | None:
-    """A JSON file of a Hub id or folder, `None` where it has none."""
+    """A JSON file of a Hub id or folder, `None` where it has none, or none can be had."""
     path = cached_file(
         name,
         file,
@@ -114,7 +116,8 @@ def why_not_loaded(name: str, error: Exception) -> WeightsError:
         return WeightsError(f"{name} cannot be loaded: {reason}\nMend the folder, or save the model into it anew.")
     if isinstance(error, OSError):
         return WeightsError(
-            f"hf/{name} is not in the local cache, or not whole, and the Hub cannot be reached or has no such model.\n"
+            f"hf/{name} is not in the local cache, or not whole, and the Hub cannot be reached or has no such model."
+            f"{near(name, cached_names('*'))}\n"
             f"With a network, run: hf download {name}   Without, give a folder that holds it: ./folder"
         )
     return WeightsError(f"hf/{name} cannot be loaded: {reason}\nSee what it is: https://huggingface.co/{name}")
@@ -125,6 +128,22 @@ def _reads_text(config: PreTrainedConfig) -> bool:
     mappings = (MODEL_FOR_MASKED_LM_MAPPING_NAMES, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     known = any(config.model_type in mapping for mapping in mappings)
     return known and not config.is_encoder_decoder and isinstance(getattr(config, "hidden_size", None), int)
+
+
+def _declares_modules(name: str) -> bool:
+    """Whether a repository says, as sentence-transformers does, how its vectors are pooled.
+
+    Raises:
+        WeightsError: if that cannot be told: another pooling than the declared one would give other vectors, unnoticed.
+    """
+    if read_json(name, "modules.json") is not None:
+        return True
+    if not is_path(name) and try_to_load_from_cache(name, "modules.json") is not _CACHED_NO_EXIST:
+        raise WeightsError(
+            f"hf/{name} is in the local cache, but not whether it declares a pooling (modules.json).\n"
+            f"With a network, run: hf download {name}   Without, give a folder that holds all of it: ./folder"
+        )
+    return False
 
 
 def _is_folder(folder: Path) -> bool:

@@ -48,17 +48,19 @@ def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue
             encoder = AutoModel.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
     except LOADING_ERRORS as error:
         raise why_not_loaded(info.name, error) from error
-    declaration = read_declaration(info.name)
+    # The row tells whether anything is declared: to ask for what is not there would need the network.
+    declaration = read_declaration(info.name) if "native" in info.poolings else Declaration(None, "nothing")
     if declaration.lower_case:
         _put_in_lower_case(tokenizer)
     limit = max_length(tokenizer, _positions(encoder), options.get("max_length") or declaration.max_length)
     network, feeding = TextNetwork(encoder, declaration), TextPreprocess(tokenizer, limit)
 
-    def save(folder: Path) -> None:
-        encoder.save_pretrained(folder)
+    def save(network: nn.Module, folder: Path) -> None:
+        assert isinstance(network, TextNetwork)
+        network.encoder.save_pretrained(folder)
         feeding.save(folder)
         if network.declaration.pooling is not None:
-            write_declaration(folder, network.declaration.pooling, encoder.config.hidden_size, limit)
+            write_declaration(folder, network.declaration.pooling, network.encoder.config.hidden_size, limit)
 
     return LoadedBackbone(network, {"text": feeding}, save, tuple(f"encoder.{name}" for name in sorted(missing)))
 

@@ -53,7 +53,7 @@ def load(info: BackboneInfo, options: Mapping[str, OptionValue]) -> LoadedBackbo
         except (OSError, SafetensorError, RuntimeError) as error:
             raise WeightsError(f"The weights in {folder} cannot be loaded: {error}") from None
 
-    def save(target: Path) -> None:
+    def save(network: nn.Module, target: Path) -> None:
         (target / "config.json").write_text(json.dumps({"format": FORMAT, **config}, indent=2) + "\n", "utf-8")
         save_file({name: tensor.cpu() for name, tensor in network.state_dict().items()}, target / "model.safetensors")
 
@@ -99,6 +99,10 @@ class VectorPreprocess:
         if len(vectors) and vectors.shape[1:] != (self.width,):
             raise DataError(
                 f"The model takes vectors of width {self.width}, and these have the shape {vectors.shape[1:]}."
+            )
+        if not np.isfinite(vectors).all():
+            raise DataError(
+                f"Vector {np.flatnonzero(~np.isfinite(vectors).all(1))[0]} holds a NaN or an infinite value."
             )
         return list(vectors)
 

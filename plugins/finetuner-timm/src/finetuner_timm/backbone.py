@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue
     if requested:
         _check_size(info, network, config["input_size"])
 
-    def save(target: Path) -> None:
+    def save(network: nn.Module, target: Path) -> None:
         timm.models._hub.save_config_for_hf(network, str(target / "config.json"), data_config=config)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
         save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
@@ -52,18 +52,30 @@ def preprocess(config: Mapping[str, Any]) -> PixelPreprocess:
     if names[len(pictures) - 1] == "CenterCrop":
         pictures = pictures[:-1]
 
-    def resize(image: Image) -> Image:
-        for step in pictures:
-            image = step(image)
-        return image
-
     return PixelPreprocess(
-        resize=resize,
+        resize=_Steps(pictures),
         image_size=(height, width),
         mean=config["mean"],
         std=config["std"],
-        offset=lambda excess: round(excess / 2),
+        offset=_half,
     )
+
+
+class _Steps:
+    """What is done to a picture, one step after the other; a class, so that it can be pickled."""
+
+    def __init__(self, steps: Sequence[Callable[[Image], Image]]) -> None:
+        self.steps = steps
+
+    def __call__(self, image: Image) -> Image:
+        for step in self.steps:
+            image = step(image)
+        return image
+
+
+def _half(excess: int) -> int:
+    """Where torchvision's crop begins: at half of what is too much, rounded to the even number."""
+    return round(excess / 2)
 
 
 def _create(info: BackboneInfo, pretrained: bool, requested: Mapping[str, object]) -> nn.Module:

@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 
-from finetuner_core.modeling.quiet import quiet_libraries, verbose
+from finetuner_core.catalogue.quiet import quiet_libraries, verbose
 
 
 def make_noise(word: str) -> None:

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from finetuner_core.errors import OptionError
-from finetuner_core.training.compute import choose_device, choose_precision
+from finetuner_core.modeling.device import choose_device
+from finetuner_core.training.precision import choose_precision
 from finetuner_core.values import Modality
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
