@@ -81,7 +81,8 @@ def fit(
 ) -> FitResult:
     """Fine-tunes a model for search on data of one's own, and measures what that gained.
 
-    Everything that can be wrong with the settings, the output folder and the data is said before the model is loaded.
+    What is wrong with the settings, the output folder or the data is said before the model is loaded; what only the
+    model can tell (how many stages it has, how wide its vectors are) before it is trained.
 
     Args:
         model: a name, the folder of a model, or a model, which is then trained in place.

@@ -42,8 +42,8 @@ SAVED = SavedModel(
 
 
 def write_model(folder: Path) -> None:
-    SAVED.write(folder)
     (folder / "model.safetensors").write_text("weights")
+    SAVED.write(folder)
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -70,6 +70,19 @@ class TestCheckWritable:
         assert check_writable(tmp_path / name) == check_writable(str(tmp_path / name)) == tmp_path / name
         # It only looks.
         assert sorted(tmp_path.rglob("*")) == before
+
+    def test_a_stranger_in_a_saved_model_is_not_lost(self, saved: Path) -> None:
+        (saved / "1_Pooling").mkdir()
+        (saved / "1_Pooling" / "notes.json").write_text("mine")
+        with pytest.raises(FolderError, match=r"something else than a saved model: 1_Pooling/notes\.json"):
+            check_writable(saved)
+
+    @pytest.mark.parametrize("path", [".", ".."])
+    def test_the_folder_that_a_person_is_in(self, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "here").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        with pytest.raises(FolderError, match="is the folder that you are in, or above it"):
+            check_writable((tmp_path / "here" / path).resolve())
 
     def test_a_file_in_the_way(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("mine")
@@ -114,11 +127,9 @@ class TestWriteFolder:
         assert list(path.parent.iterdir()) == [path]
 
     def test_it_replaces_a_saved_model_with_all_that_it_held(self, saved: Path) -> None:
-        (saved / "old.json").write_text("{}")
-
         def write(folder: Path) -> None:
             assert not list(folder.iterdir())
-            assert (saved / "old.json").exists()
+            assert (saved / "model.safetensors").exists()
             write_json(folder / FILE, {"new": True})
 
         assert write_folder(saved, write) == saved
@@ -208,6 +219,7 @@ class TestSavedModel:
             },
             "pooling": "mean",
             "projection_dim": 32,
+            "files": ["model.safetensors"],
         }
         assert "–" in (saved / FILE).read_text(encoding="utf-8")
 
@@ -244,7 +256,10 @@ class TestSavedModel:
         edit(saved, lambda values: values.update(format_version=version))
         with pytest.raises(FolderError) as caught:
             SavedModel.read(saved)
-        assert f'has format version "{version}"; this Finetuner reads 1.\nUpgrade it: pip install' in str(caught.value)
+        assert (
+            f'has format version "{version}"; this Finetuner reads 1.\nIf it was written by a newer one: pip install'
+            in str(caught.value)
+        )
 
     @pytest.mark.parametrize(
         ("path", "value", "words"),

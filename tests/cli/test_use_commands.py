@@ -117,11 +117,22 @@ class TestEncode:
         import finetuner
 
         model = finetuner.build_model("numbers", input_size=3)
-        model.save("numbers")
+        model.save("mixed")
         vectors = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
         np.savez("data.npz", vectors=vectors, ids=np.arange(7))
-        assert run("encode", "numbers", "data.npz", "--out", "a.npy").exit_code == 0
+        assert run("encode", "mixed", "data.npz", "--out", "a.npy").exit_code == 0
         assert (load(place / "a.npy") == model.encode(vectors)).all()
+
+    def test_a_folder_never_hides_a_name(self, place: Path) -> None:
+        import finetuner
+
+        finetuner.build_model("letters", pooling="max").save("letters")
+        assert run("encode", "letters", "data.csv", "--out", "name.npy").exit_code == 0
+        assert run("encode", "./letters", "data.csv", "--out", "folder.npy").exit_code == 0
+        texts = list(TEXTS)
+        assert (load(place / "name.npy") == finetuner.build_model("letters").encode(texts)).all()
+        assert (load(place / "folder.npy") == finetuner.load("letters").encode(texts)).all()
+        assert not (load(place / "name.npy") == load(place / "folder.npy")).all()
 
     def test_a_model_of_two_modalities(self, place: Path) -> None:
         import finetuner

@@ -54,6 +54,8 @@ def strip_head(info, loaded, pooling):
 def build_pooling(info, dim, options):
     from finetuner_core.interfaces import Pooling
     class Odd(Pooling):
+        def __init__(self):
+            super(Pooling, self).__init__()
         def forward(self, features):
             return features.tokens[:, 0]
     return {pool}

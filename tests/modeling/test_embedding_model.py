@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import nn
 
 from finetuner_core.artifacts.folder import find_row
 from finetuner_core.errors import DataError, FolderError, OptionError
+from finetuner_core.interfaces import LoadedBackbone
 from finetuner_core.modeling import embedding_model
 from finetuner_core.modeling.build import build_model, load
 from finetuner_core.modeling.embedding_model import HEAD_FILE, EmbeddingModel
@@ -258,3 +260,33 @@ def test_new_weights_are_those_that_were_kept() -> None:
     )
     assert rebuilt.new_weights == ["letters_out.bias", "letters_in.weight"]
     assert model.new_weights == []
+
+
+def test_a_copy_saves_its_own_weights(tmp_path: Path) -> None:
+    model = build_model("letters")
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            parameter.mul_(-0.5)
+    saved = load(copied.save(tmp_path / "copy"))
+    assert np.array_equal(saved.encode(["ab", "c"]), copied.encode(["ab", "c"]))
+    assert not np.array_equal(saved.encode(["ab", "c"]), model.encode(["ab", "c"]))
+
+
+@pytest.mark.usefixtures("acme")
+def test_weights_that_start_untrained_are_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from acme import networks
+
+    load_backbone = networks.load
+
+    def incomplete(*arguments: Any) -> LoadedBackbone:
+        new = ("head.weight", "letters_out.bias", "letters_in.weight")
+        return dataclasses.replace(load_backbone(*arguments), new_weights=new)
+
+    monkeypatch.setattr(networks, "load", incomplete)
+    assert build_model("letters").new_weights == ["letters_out.bias", "letters_in.weight"]
+    assert caplog.messages == [
+        "letters: 2 weights were not in the checkpoint and start untrained: letters_out.bias, letters_in.weight"
+    ]

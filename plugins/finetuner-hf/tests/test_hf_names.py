@@ -43,9 +43,23 @@ def test_what_cannot_be_the_name_of_a_repository_is_refused(name: str) -> None:
 
 
 def test_a_cache_that_is_not_whole_is_refused(put_into_cache: Callable[[str], Path]) -> None:
-    CONFIG.save_pretrained(put_into_cache("someone/half"))
+    half = put_into_cache("someone/half")
+    CONFIG.save_pretrained(half)
+    # Whoever used it with transformers alone never asked for the file by which its pooling is declared.
+    first, second = lines_of("hf/someone/half")
+    assert first == "hf/someone/half is in the local cache, but not whether it declares a pooling (modules.json)."
+    assert second.startswith("With a network, run: hf download someone/half ")
+    # What the Hub has answered once, that there is none, the cache remembers.
+    absent = half.parent.parent / ".no_exist" / half.name
+    absent.mkdir(parents=True)
+    (absent / "modules.json").touch()
     first, _ = lines_of("hf/someone/half")
     assert "hf/someone/half is not in the local cache, or not whole" in first
+
+
+def test_a_name_that_is_nearly_in_the_cache() -> None:
+    first, _ = lines_of("hf/bert-base-case")
+    assert first.endswith('Did you mean "bert-base-cased"?')
 
 
 @pytest.mark.parametrize(

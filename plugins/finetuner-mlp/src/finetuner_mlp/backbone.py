@@ -101,9 +101,8 @@ class VectorPreprocess:
                 f"The model takes vectors of width {self.width}, and these have the shape {vectors.shape[1:]}."
             )
         if not np.isfinite(vectors).all():
-            raise DataError(
-                f"Vector {np.flatnonzero(~np.isfinite(vectors).all(1))[0]} holds a NaN or an infinite value."
-            )
+            wrong = np.flatnonzero(~np.isfinite(vectors).all(1))[0]
+            raise DataError(f"Vector {wrong} holds a NaN or an infinite value.")
         return list(vectors)
 
     def length(self, prepared: np.ndarray) -> int:
