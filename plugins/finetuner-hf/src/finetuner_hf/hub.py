@@ -17,7 +17,7 @@ from transformers.utils.hub import cached_file
 from finetuner_core.catalogue.names import is_path
 from finetuner_core.plugin import BackboneInfo, WeightsError
 from finetuner_core.values import near
-from finetuner_hf.plugin import OPTIONS, ROWS, TOKEN_POOLINGS
+from finetuner_hf.rows import OPTIONS, ROWS, TOKEN_POOLINGS
 
 # What transformers and its helpers raise where a repository is not there, not whole, or not what it says.
 LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)

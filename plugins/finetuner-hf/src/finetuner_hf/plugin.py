@@ -5,53 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from finetuner_core.plugin import BackboneInfo, Modality, Option, OptionValue, hookimpl
+from finetuner_core.plugin import BackboneInfo, Modality, OptionValue, hookimpl
+from finetuner_hf.rows import ROWS
 
 if TYPE_CHECKING:
     from finetuner_core.interfaces import FeatureExtractor, LoadedBackbone
-
-OPTIONS = (
-    Option("max_length", "int", None, "Tokens of a text that are read, the rest cut off; else all it can.", minimum=3),
-)
-TOKEN_POOLINGS = ("mean", "cls", "max")
-
-ROWS = (
-    BackboneInfo(
-        name="openai/clip-vit-base-patch32",
-        task="text-to-image",
-        output_dim=512,
-        architecture="transformer",
-        description="Pretrained on text image pairs by OpenAI",
-        options=OPTIONS,
-        licence="MIT",
-        source="https://huggingface.co/openai/clip-vit-base-patch32",
-        parameters=151_277_312,
-    ),
-    BackboneInfo(
-        name="bert-base-cased",
-        task="text-to-text",
-        output_dim=768,
-        architecture="transformer",
-        description="Pretrained on BookCorpus and English Wikipedia",
-        poolings=TOKEN_POOLINGS,
-        options=OPTIONS,
-        licence="Apache-2.0",
-        source="https://huggingface.co/bert-base-cased",
-        parameters=107_719_680,
-    ),
-    BackboneInfo(
-        name="sentence-transformers/msmarco-distilbert-base-v3",
-        task="text-to-text",
-        output_dim=768,
-        architecture="transformer",
-        description="Pretrained on Bert, fine-tuned on MS Marco",
-        poolings=("native", *TOKEN_POOLINGS),
-        options=OPTIONS,
-        licence="Apache-2.0",
-        source="https://huggingface.co/sentence-transformers/msmarco-distilbert-base-v3",
-        parameters=66_362_880,
-    ),
-)
 
 
 @hookimpl

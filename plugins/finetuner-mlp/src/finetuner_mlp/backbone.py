@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from finetuner_core.interfaces import Batch, FeatureExtractor, Features, LoadedBackbone, Stage
 from finetuner_core.plugin import BackboneInfo, DataError, OptionError, OptionValue, WeightsError
 from finetuner_core.values import resolve_options
-from finetuner_mlp.plugin import ROW
+from finetuner_mlp.rows import ROW
 
 FORMAT = "finetuner-mlp"
 _ACTIVATIONS: Mapping[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}

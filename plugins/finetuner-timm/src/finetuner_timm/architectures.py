@@ -12,7 +12,7 @@ from torch import nn
 from finetuner_core.catalogue.names import is_path
 from finetuner_core.plugin import BackboneInfo
 from finetuner_timm.library import timm
-from finetuner_timm.plugin import MAP_POOLINGS, OPTIONS
+from finetuner_timm.rows import MAP_POOLINGS, OPTIONS
 
 
 def find(name: str) -> BackboneInfo | None:
