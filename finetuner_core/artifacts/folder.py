@@ -75,6 +75,7 @@ def write_folder(path: str | Path, write: Callable[[Path], None]) -> Path:
             new, old = Path(scratch) / "new", Path(scratch) / "old"
             new.mkdir()
             write(new)
+            _give_usual_rights(new)
             strange = [file.name for file in new.rglob("*") if file.is_file() and file.suffix not in _SUFFIXES]
             if strange:
                 raise FolderError(
@@ -101,6 +102,15 @@ def _strangers(path: Path) -> list[Path]:
     except (OSError, ValueError, KeyError, TypeError):
         own = set()
     return [file for file in files if file not in own]
+
+
+def _give_usual_rights(folder: Path) -> None:
+    """Files that others may read where the umask allows it: some libraries write theirs for their owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(0o666 & ~mask)
 
 
 def _unwritable(path: Path, error: OSError) -> FolderError:

@@ -150,8 +150,12 @@ def _unknown(catalogue: Catalogue, name: str) -> str:
     if missing:
         installs = ", ".join(f"finetuner-{plugin} ({OFFICIAL_PLUGINS[plugin]})" for plugin in missing)
         return f"{message}\nPlugins that are not installed may know it: pip install {installs}"
-    return f"{message}\nA model that is not in the table needs its plugin's name before it, such as timm/{name}"
+    plugin = "hf" if "/" in name else "timm"
+    return f"{message}\nA model that is not in the table needs its plugin's name before it, such as {plugin}/{name}"
 
 
 def _problem(catalogue: Catalogue) -> str:
-    return catalogue.problems[0] if catalogue.problems else ""
+    """The first plugin that is installed and not there, or those that were switched off; empty where there is none."""
+    disabled = [plugin.namespace for plugin in catalogue.plugins if plugin.status == "disabled"]
+    switched_off = f"Switched off by FINETUNER_DISABLE_PLUGINS: {', '.join(disabled)}." if disabled else ""
+    return catalogue.problems[0] if catalogue.problems else switched_off

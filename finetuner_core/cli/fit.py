@@ -27,7 +27,7 @@ from finetuner_core.cli import parameters
     metavar="NAME=VALUE",
     help="An option of the backbone; finetuner show MODEL lists them.",
 )
-@click.option("--loss", metavar="NAME", help="What the model learns by. [infonce]")
+@click.option("--loss", metavar="NAME", help="infonce, triplet, contrastive, or one of a plugin. [infonce]")
 @click.option(
     "--loss-option",
     "loss_options",
@@ -52,6 +52,8 @@ from finetuner_core.cli import parameters
 @parameters.verbose
 def fit(model: str, train: str, from_scratch: bool, freeze: str | None, **settings: object) -> None:
     """Fine-tunes MODEL on TRAIN, and shows what that gained.
+
+    MODEL is a name of finetuner list, namespace/name, or a folder written as a path: ./model.
 
     TRAIN is a CSV file with the columns text,label or image,label or anchor,positive or text,image; a folder with a
     folder of images for each label; or an .npz file with the arrays vectors and labels.

@@ -126,7 +126,10 @@ def read_column(table: Table, name: str, modality: Modality) -> Column:
 
 
 def _read_labels(table: Table, name: str) -> list[str]:
-    labels = [str(label).strip() for label in table.columns[name]]
+    cells = table.columns[name]
+    if getattr(cells, "ndim", 1) != 1:
+        raise DataError(f"{table.source}: {name} must hold one label for each item, not an array of more dimensions.")
+    labels = [str(label).strip() for label in cells]
     for row, label in enumerate(labels):
         if not label:
             raise DataError(f"{table.where(row)}: the {name} is empty.")

@@ -57,7 +57,6 @@ def read_sources(
         train = train_data if isinstance(train_data, Dataset) else read_dataset(train_data, info, columns)
         if eval_data is None:
             train, held_out, how = hold_out(train, val_split, seed)
-            how = f"{how}, {val_split:.0%}"
         else:
             held_out = eval_data if isinstance(eval_data, Dataset) else read_dataset(eval_data, info, columns)
             how = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Literal, get_args
@@ -51,7 +52,7 @@ class Settings:
         if self.seed > _MAX_SEED:
             raise OptionError(f"seed is {self.seed}; it must be at most {_MAX_SEED}.")
         rate = self.learning_rate
-        if rate is not None and not (isinstance(rate, Real) and rate > 0):
+        if rate is not None and not (isinstance(rate, Real) and 0 < float(rate) < math.inf):
             raise OptionError(f"learning_rate is {quote(rate)}; it must be a number, more than 0.")
         if not self.warmup < 1:
             raise OptionError(f"warmup is {self.warmup}; it is a share of the steps, less than 1.")

@@ -312,3 +312,16 @@ class TestFindRow:
 def test_the_format_has_one_version() -> None:
     # Raising it without a way to read what people saved before would lock them out.
     assert folder_module.FORMAT_VERSION == 1
+
+
+def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
+    def write(folder: Path) -> None:
+        write_model(folder)
+        (folder / "model.safetensors").chmod(0o600)
+
+    mask = os.umask(0o027)
+    try:
+        folder = write_folder(tmp_path / "model", write)
+    finally:
+        os.umask(mask)
+    assert (folder / "model.safetensors").stat().st_mode & 0o777 == 0o640
