@@ -13,7 +13,7 @@ from transformers import BertConfig, CLIPSegConfig, PreTrainedModel, SiglipConfi
 
 import finetuner
 from finetuner_core.errors import FinetunerError, WeightsError
-from finetuner_hf import plugin
+from finetuner_hf import plugin, rows
 
 CONFIG = BertConfig(vocab_size=128, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
 
@@ -151,7 +151,7 @@ def test_a_found_row_says_what_is_known(tmp_path: Path, save_text_model: SaveMod
 
 
 def test_search_gives_what_the_cache_holds(put_into_cache: Callable[[str], Path]) -> None:
-    assert list(plugin.find_backbone_names("*")) == sorted(row.name for row in plugin.ROWS)
+    assert list(plugin.find_backbone_names("*")) == sorted(row.name for row in rows.ROWS)
     CONFIG.save_pretrained(put_into_cache("someone/bert-small"))
     assert list(plugin.find_backbone_names("*bert-small")) == ["someone/bert-small"]
     assert list(plugin.find_backbone_names("bert-*")) == ["bert-base-cased"]

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 import finetuner
-from finetuner_hf import plugin
+from finetuner_hf import rows
 
 TEXTS = ["a cat sits on the mat", "dog"]
 PutIntoCache = Callable[[str], Path]
@@ -49,7 +49,7 @@ def write_weights(
 
 def check(model: finetuner.EmbeddingModel, name: str, tensors: dict[str, torch.Tensor], prefix: str = "") -> None:
     """The weights are those of the cache, none is new, and the row's parameters are the model's."""
-    row = next(row for row in plugin.ROWS if row.name == name)
+    row = next(row for row in rows.ROWS if row.name == name)
     used = {id(parameter) for parameter in model.parameters()}
     compared = 0
     for key, parameter in model._loaded.network.named_parameters():

@@ -11,7 +11,7 @@ import timm
 
 import finetuner
 from finetuner_core.errors import UnknownNameError, WeightsError
-from finetuner_timm import plugin
+from finetuner_timm import plugin, rows
 
 
 def test_an_architecture_is_found_with_its_default_weights() -> None:
@@ -55,7 +55,7 @@ def test_search_gives_architectures_and_tags_where_a_pattern_asks_for_them() -> 
     assert set(plugin.find_backbone_names("test_vi*")) == set(timm.list_models("test_vi*"))
     assert list(plugin.find_backbone_names("test_vit.*")) == ["test_vit.r160_in1k"]
     assert list(plugin.find_backbone_names("bert*case*")) == []
-    assert {row.name for row in plugin.ROWS} <= set(plugin.find_backbone_names("*"))
+    assert {row.name for row in rows.ROWS} <= set(plugin.find_backbone_names("*"))
 
 
 @pytest.mark.parametrize("name", ["resnet50", "timm/test_vit", "timm/resnet18.a1_in1k"])

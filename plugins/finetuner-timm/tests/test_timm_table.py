@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 import finetuner
 from finetuner_core.plugin import BackboneInfo
-from finetuner_timm import plugin
+from finetuner_timm import plugin, rows
 
 
 def weights_like(name: str) -> dict[str, torch.Tensor]:
@@ -34,7 +34,7 @@ def weights_like(name: str) -> dict[str, torch.Tensor]:
     return made
 
 
-@pytest.mark.parametrize("row", plugin.ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", rows.ROWS, ids=lambda row: row.name)
 def test_a_row_builds_by_its_bare_name_from_the_cache_and_says_the_truth(
     row: BackboneInfo, put_into_cache: Callable[[str], Path], pictures: list[Image.Image]
 ) -> None:
@@ -54,7 +54,7 @@ def test_a_row_builds_by_its_bare_name_from_the_cache_and_says_the_truth(
     assert model.new_weights == []
 
 
-@pytest.mark.parametrize("row", plugin.ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", rows.ROWS, ids=lambda row: row.name)
 def test_a_row_that_is_found_says_what_the_listed_one_says(row: BackboneInfo) -> None:
     found = plugin.find_backbone(row.name)
     assert found is not None
