@@ -18,16 +18,28 @@ def list_poolings() -> Iterable[PoolingInfo]:
     return (
         PoolingInfo("native", "The backbone's own pooled vector, as its authors made it"),
         PoolingInfo("mean", "The mean of the real tokens"),
-        PoolingInfo("cls", "The first real token"),
         PoolingInfo("max", "The largest value of each feature over the real tokens"),
+        PoolingInfo(
+            "gem",
+            "The generalised mean with a trained power, between mean and max (Radenovic et al. 2018)",
+            (Option("p", "float", 3.0, "The power that training starts from; 1 is the mean.", minimum=1),),
+        ),
+        PoolingInfo(
+            "attention",
+            "A mean in which a trained query weighs the tokens; it starts as the mean",
+            (Option("heads", "int", 1, "Parts of the width that are weighed each on its own.", minimum=1),),
+        ),
+        PoolingInfo("cls", "The first real token"),
+        PoolingInfo("last", "The last real token, for networks whose tokens see only those before them"),
+        PoolingInfo("weighted_mean", "The mean in which a later token counts for more (Muennighoff 2022)"),
     )
 
 
 @hookimpl
-def build_pooling(info: PoolingInfo, dim: int) -> Pooling:
+def build_pooling(info: PoolingInfo, dim: int, options: Mapping[str, OptionValue]) -> Pooling:
     from finetuner_core.modeling.pooling import POOLINGS
 
-    return POOLINGS[info.name](dim)
+    return POOLINGS[info.name](dim, **options)
 
 
 @hookimpl

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from finetuner_core.values import Modality
+from finetuner_core.values import Modality, Side
 
 Batch: TypeAlias = Mapping[str, Tensor]
 """What a network is fed: tensors by name, each with the batch as its first dimension."""
@@ -68,6 +68,21 @@ class Preprocess(Protocol):
 
     def collate(self, prepared: Sequence[Prepared]) -> Batch:
         """Makes the tensors of one batch."""
+        ...
+
+
+@runtime_checkable
+class TextPreprocess(Preprocess, Protocol):
+    """A preprocess of the modality `text` that knows what it left out, so that it can be counted and said.
+
+    An empty text is prepared like any other: as its special tokens, or as one token where there are none.
+    """
+
+    max_length: int
+    """How many tokens of a text are read, special ones included."""
+
+    def is_cut(self, prepared: Prepared) -> bool:
+        """Whether the text had more tokens than are read, and its end was left out."""
         ...
 
 
@@ -138,9 +153,12 @@ class LoadedBackbone:
             needs no options to be loaded again: safetensors and JSON only. It is handed `network`, or a copy of it,
             as it is after `strip_head` and training.
         new_weights: names of parameters that the pretrained weights did not hold and that therefore start untrained.
+        sides: another preprocess for what asks and for what is found, where they are fed differently: texts with the
+            prompt "query: " before them, say. Where a side is not here, `preprocess` serves it.
     """
 
     network: nn.Module
     preprocess: Mapping[Modality, Preprocess]
     save: Callable[[nn.Module, Path], None]
     new_weights: tuple[str, ...] = ()
+    sides: Mapping[Side, Preprocess] = field(default_factory=dict)

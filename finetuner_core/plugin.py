@@ -16,11 +16,23 @@ import pluggy
 
 from finetuner_core.errors import DataError, FinetunerError, OptionError, WeightsError
 from finetuner_core.hookspecs import PROJECT
-from finetuner_core.values import BackboneInfo, LossInfo, Modality, Option, OptionValue, PoolingInfo
+from finetuner_core.values import (
+    TEXT_POOLINGS,
+    TOKEN_POOLINGS,
+    BackboneInfo,
+    LossInfo,
+    Modality,
+    Option,
+    OptionValue,
+    PoolingInfo,
+    Side,
+)
 
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 __all__ = [
+    "TEXT_POOLINGS",
+    "TOKEN_POOLINGS",
     "BackboneInfo",
     "DataError",
     "FinetunerError",
@@ -30,6 +42,7 @@ __all__ = [
     "OptionError",
     "OptionValue",
     "PoolingInfo",
+    "Side",
     "WeightsError",
     "hookimpl",
 ]

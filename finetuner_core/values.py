@@ -12,6 +12,7 @@ from typing import Literal
 from finetuner_core.errors import OptionError
 
 Modality = Literal["text", "image", "vector"]
+Side = Literal["query", "document"]
 OptionType = Literal["int", "float", "str", "bool", "ints"]
 OptionValue = int | float | str | bool | tuple[int, ...] | None
 
@@ -23,7 +24,13 @@ MODALITIES_OF_TASK: Mapping[str, tuple[Modality, ...]] = {
 }
 TASKS: tuple[str, ...] = tuple(MODALITIES_OF_TASK)
 
-RESERVED_OPTIONS = ("name", "pretrained", "pooling", "output_dim")
+TOKEN_POOLINGS: tuple[str, ...] = ("mean", "max", "gem", "attention")
+"""The core's poolings that any tokens can have, in whatever order they stand: those of a feature map, say."""
+
+TEXT_POOLINGS: tuple[str, ...] = (*TOKEN_POOLINGS, "cls", "last", "weighted_mean")
+"""The core's poolings of tokens that stand one after the other, as those of a text do."""
+
+RESERVED_OPTIONS = ("name", "pretrained", "pooling", "pooling_options", "output_dim", "text_model")
 """Names that a backbone's options cannot have, since `build_model` takes them itself."""
 
 _NAMESPACE = re.compile(r"[a-z][a-z0-9_-]*")
@@ -230,7 +237,8 @@ class BackboneInfo:
         architecture: the family, in a word.
         description: one line for the table.
         poolings: the names of the poolings that the backbone supports, its default first. `native` is the backbone's
-            own pooled vector.
+            own pooled vector. A backbone that supports any other gives token features, and with them takes the poolings
+            that other plugins add.
         options: what `build_model(name, option=...)` takes. A network over vectors has an option `input_size`, which
             `fit` fills in from the data.
         licence: of the weights, as an SPDX identifier where there is one.
@@ -292,6 +300,11 @@ class BackboneInfo:
     def full_name(self) -> str:
         """The unambiguous name, `namespace/name`."""
         return f"{self.namespace}/{self.name}"
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether the backbone gives token features, which any pooling can be tried on, beside its own vector."""
+        return any(pooling != "native" for pooling in self.poolings)
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
