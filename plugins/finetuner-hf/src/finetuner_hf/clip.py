@@ -8,15 +8,28 @@ from pathlib import Path
 import torch
 from PIL.Image import Image, Resampling
 from torch import nn
-from transformers import AutoModel, CLIPModel
+from transformers import AutoModel, CLIPModel, PreTrainedConfig
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from finetuner_core.data.pixels import PixelPreprocess
 from finetuner_core.interfaces import Batch, FeatureExtractor, Features, LoadedBackbone, Preprocess, Stage
 from finetuner_core.plugin import BackboneInfo, Modality, OptionValue
 from finetuner_hf.hub import LOADING_ERRORS, read_config, why_not_loaded
+from finetuner_hf.rows import OPTIONS
 from finetuner_hf.stages import transformer_stages
 from finetuner_hf.tokens import TextPreprocess, max_length, read_tokenizer
+
+
+def accepts(config: PreTrainedConfig) -> bool:
+    """Whether it is a CLIP."""
+    return config.model_type == "clip"
+
+
+def row(name: str, config: PreTrainedConfig, source: str) -> BackboneInfo:
+    """The row of a CLIP."""
+    return BackboneInfo(
+        name, "text-to-image", config.projection_dim, "transformer", "CLIP", options=OPTIONS, source=source
+    )
 
 
 def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue]) -> LoadedBackbone:
@@ -46,7 +59,7 @@ def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue
     return LoadedBackbone(network, feeding, save, tuple(sorted(missing)))
 
 
-def strip(loaded: LoadedBackbone) -> Mapping[Modality, FeatureExtractor]:
+def strip(info: BackboneInfo, loaded: LoadedBackbone, pooling: str) -> Mapping[Modality, FeatureExtractor]:
     """Both towers with their projections. CLIP's temperature belongs to its loss and stays behind."""
     network = loaded.network
     assert isinstance(network, CLIPModel)

@@ -11,13 +11,13 @@ from huggingface_hub import _CACHED_NO_EXIST, scan_cache_dir, try_to_load_from_c
 from huggingface_hub.errors import CacheNotFound
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils.hub import cached_file
 
 from finetuner_core.catalogue.names import is_path
 from finetuner_core.plugin import BackboneInfo, WeightsError
 from finetuner_core.values import near
-from finetuner_hf.rows import OPTIONS, ROWS, TOKEN_POOLINGS
+from finetuner_hf.families import families
+from finetuner_hf.rows import ROWS
 
 # What transformers and its helpers raise where a repository is not there, not whole, or not what it says.
 LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
@@ -39,25 +39,12 @@ def find(name: str) -> BackboneInfo | None:
         name = str(folder)
     config = read_config(name)
     source = name if is_path(name) else f"https://huggingface.co/{name}"
-    if config.model_type == "clip":
-        return BackboneInfo(
-            name, "text-to-image", config.projection_dim, "transformer", "CLIP", options=OPTIONS, source=source
-        )
-    if not _reads_text(config):
-        raise WeightsError(
-            f"{name} is a {config.model_type} model, which finetuner-hf does not open.\n"
-            "It opens text encoders, such as bert-base-cased, and CLIP; for images there is finetuner-timm."
-        )
-    declared = _declares_modules(name)
-    return BackboneInfo(
-        name=name,
-        task="text-to-text",
-        output_dim=config.hidden_size,
-        architecture="transformer",
-        description=f"{config.model_type}, as sentence-transformers saved it" if declared else config.model_type,
-        poolings=("native", *TOKEN_POOLINGS) if declared else TOKEN_POOLINGS,
-        options=OPTIONS,
-        source=source,
+    for family in families():
+        if family.accepts(config):
+            return family.row(name, config, source)
+    raise WeightsError(
+        f"{name} is a {config.model_type} model, which finetuner-hf does not open.\n"
+        "It opens text encoders, such as bert-base-cased, and CLIP; for images there is finetuner-timm."
     )
 
 
@@ -123,14 +110,7 @@ def why_not_loaded(name: str, error: Exception) -> WeightsError:
     return WeightsError(f"hf/{name} cannot be loaded: {reason}\nSee what it is: https://huggingface.co/{name}")
 
 
-def _reads_text(config: PreTrainedConfig) -> bool:
-    """Whether the network takes the tokens of a text and gives a feature for each."""
-    mappings = (MODEL_FOR_MASKED_LM_MAPPING_NAMES, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
-    known = any(config.model_type in mapping for mapping in mappings)
-    return known and not config.is_encoder_decoder and isinstance(getattr(config, "hidden_size", None), int)
-
-
-def _declares_modules(name: str) -> bool:
+def declares_modules(name: str) -> bool:
     """Whether a repository says, as sentence-transformers does, how its vectors are pooled.
 
     Raises:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from finetuner_core.plugin import BackboneInfo, Modality, OptionValue, hookimpl
+from finetuner_hf.families import family_of
 from finetuner_hf.rows import ROWS
 
 if TYPE_CHECKING:
@@ -33,21 +34,9 @@ def find_backbone_names(pattern: str) -> Iterable[str]:
 
 @hookimpl
 def load_backbone(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue]) -> LoadedBackbone:
-    if info.task == "text-to-image":
-        from finetuner_hf import clip
-
-        return clip.load(info, pretrained, options)
-    from finetuner_hf import text
-
-    return text.load(info, pretrained, options)
+    return family_of(info.task).load(info, pretrained, options)
 
 
 @hookimpl
 def strip_head(info: BackboneInfo, loaded: LoadedBackbone, pooling: str) -> Mapping[Modality, FeatureExtractor]:
-    if info.task == "text-to-image":
-        from finetuner_hf import clip
-
-        return clip.strip(loaded)
-    from finetuner_hf import text
-
-    return {"text": text.strip(loaded, pooling)}
+    return family_of(info.task).strip(info, loaded, pooling)

@@ -8,13 +8,15 @@ from pathlib import Path
 import torch
 from tokenizers import normalizers
 from torch import nn
-from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from finetuner_core.interfaces import Batch, FeatureExtractor, Features, LoadedBackbone, Pooling, Stage
 from finetuner_core.modeling.pooling import POOLINGS
-from finetuner_core.plugin import BackboneInfo, OptionError, OptionValue
+from finetuner_core.plugin import BackboneInfo, Modality, OptionError, OptionValue
 from finetuner_hf.declared import Declaration, read_declaration, write_declaration
-from finetuner_hf.hub import LOADING_ERRORS, read_config, why_not_loaded
+from finetuner_hf.hub import LOADING_ERRORS, declares_modules, read_config, why_not_loaded
+from finetuner_hf.rows import OPTIONS, TOKEN_POOLINGS
 from finetuner_hf.stages import transformer_stages
 from finetuner_hf.tokens import TextPreprocess, max_length, read_tokenizer
 
@@ -31,6 +33,28 @@ class TextNetwork(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.declaration = declaration
+
+
+def accepts(config: PreTrainedConfig) -> bool:
+    """Whether the network takes the tokens of a text and gives a feature for each."""
+    mappings = (MODEL_FOR_MASKED_LM_MAPPING_NAMES, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    known = any(config.model_type in mapping for mapping in mappings)
+    return known and not config.is_encoder_decoder and isinstance(getattr(config, "hidden_size", None), int)
+
+
+def row(name: str, config: PreTrainedConfig, source: str) -> BackboneInfo:
+    """The row of a text encoder."""
+    declared = declares_modules(name)
+    return BackboneInfo(
+        name=name,
+        task="text-to-text",
+        output_dim=config.hidden_size,
+        architecture="transformer",
+        description=f"{config.model_type}, as sentence-transformers saved it" if declared else config.model_type,
+        poolings=("native", *TOKEN_POOLINGS) if declared else TOKEN_POOLINGS,
+        options=OPTIONS,
+        source=source,
+    )
 
 
 def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue]) -> LoadedBackbone:
@@ -65,7 +89,7 @@ def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue
     return LoadedBackbone(network, {"text": feeding}, save, tuple(f"encoder.{name}" for name in sorted(missing)))
 
 
-def strip(loaded: LoadedBackbone, pooling: str) -> FeatureExtractor:
+def strip(info: BackboneInfo, loaded: LoadedBackbone, pooling: str) -> Mapping[Modality, FeatureExtractor]:
     """The encoder without the pooler that was trained to tell whether two sentences follow each other."""
     network = loaded.network
     assert isinstance(network, TextNetwork)
@@ -75,13 +99,14 @@ def strip(loaded: LoadedBackbone, pooling: str) -> FeatureExtractor:
     if pooling != "native":
         # Another pooling than the declared one makes another model: it must not be saved under the old declaration.
         network.declaration = Declaration(None, f"the pooling {pooling}")
-        return TokenExtractor(network.encoder)
+        return {"text": TokenExtractor(network.encoder)}
     if declaration.pooling is None:
         raise OptionError(
             f'For pooling "native" a model declares mean, cls or max; this one declares {declaration.what}.\n'
             "Choose another pooling, such as mean: the vectors are then others than its authors meant."
         )
-    return PooledExtractor(network.encoder, POOLINGS[declaration.pooling](network.encoder.config.hidden_size))
+    own = POOLINGS[declaration.pooling](network.encoder.config.hidden_size)
+    return {"text": PooledExtractor(network.encoder, own)}
 
 
 class TokenExtractor(FeatureExtractor):
