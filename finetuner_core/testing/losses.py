@@ -1,0 +1,113 @@
+"""Checks of a loss that a plugin adds."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from finetuner_core.losses.build import build_loss, loss_options
+from finetuner_core.testing.backbone import TOLERANCE
+from finetuner_core.testing.check import Subject, require
+
+DIM = 12
+LABELS = torch.tensor([0, 0, 1, 1, 2, 2, 0, 1])
+
+
+def check_scalar(subject: Subject) -> None:
+    """The loss of a batch is one finite number, a float."""
+    value = _build(subject)(_embeddings(0), LABELS)
+    require(
+        isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point() and bool(value.isfinite()),
+        f"{subject.full_name} gives {value!r} for a batch of {len(LABELS)}.",
+        "Give one finite number, a tensor without dimensions: the mean over pairs, say.",
+    )
+
+
+def check_gradient(subject: Subject) -> None:
+    """A finite gradient reaches the embeddings, and each parameter that the loss itself has."""
+    loss, embeddings = _build(subject), _embeddings(0).requires_grad_(True)
+    loss(embeddings, LABELS).backward()
+    _require_gradient(subject, "the embeddings", embeddings)
+    for name, parameter in loss.named_parameters():
+        _require_gradient(subject, name, parameter)
+
+
+def check_references(subject: Subject) -> None:
+    """With references the loss is a finite number as well, and both sides get a gradient: pairs are trained so."""
+    embeddings, references = _embeddings(0).requires_grad_(True), _embeddings(1).requires_grad_(True)
+    value = _build(subject)(embeddings, LABELS, ref_emb=references, ref_labels=LABELS.flip(0))
+    require(
+        value.ndim == 0 and bool(value.isfinite()),
+        f"{subject.full_name} with references gives {value!r}.",
+        "Form the pairs between ref_emb and the embeddings, and give one finite number.",
+    )
+    value.backward()
+    _require_gradient(subject, "the embeddings, with references,", embeddings)
+    _require_gradient(subject, "the references", references)
+
+
+def check_no_pairs(subject: Subject) -> None:
+    """Where no pair can be formed, of one item alone, the loss is a zero that can be differentiated.
+
+    A loss with parameters of its own may have something to compare one item with, such as a vector for each class: of
+    it only a finite number and gradient are asked.
+    """
+    loss, embeddings = _build(subject), _embeddings(0)[:1].requires_grad_(True)
+    value = loss(embeddings, LABELS[:1])
+    require(
+        bool(value.isfinite()) and (bool(value == 0) or any(True for _ in loss.parameters())),
+        f"{subject.full_name} of one item is {value.item()}.",
+        "Where there is no pair, give embeddings.sum() * 0.",
+    )
+    require(
+        value.requires_grad,
+        f"{subject.full_name} of one item is a number without a gradient, on which training would stop.",
+        "Where there is no pair, give embeddings.sum() * 0, which has one.",
+    )
+    value.backward()
+    require(
+        embeddings.grad is not None and bool(embeddings.grad.isfinite().all()),
+        f"{subject.full_name} of one item has the gradient {embeddings.grad}.",
+        "Where there is no pair, give embeddings.sum() * 0.",
+    )
+
+
+def check_order(subject: Subject) -> None:
+    """The loss is the same for the batch in another order, and for other numbers as labels.
+
+    Of a loss with parameters only the first is asked: it may have learnt which number means what.
+    """
+    loss, embeddings = _build(subject), _embeddings(0)
+    value, order = loss(embeddings, LABELS), torch.randperm(len(LABELS), generator=torch.Generator().manual_seed(3))
+    again = {"in another order": loss(embeddings[order], LABELS[order])}
+    if not any(True for _ in loss.parameters()):
+        again["with other numbers as labels"] = loss(embeddings, torch.tensor([2, 0, 1])[LABELS])
+    for how, other in again.items():
+        require(
+            bool((value - other).abs() < TOLERANCE * max(1, value.abs().item())),
+            f"{subject.full_name} is {value.item():.6g}, and {how} {other.item():.6g}.",
+            "Compare labels only with each other, and average over pairs, not by place.",
+        )
+
+
+def _require_gradient(subject: Subject, what: str, tensor: Tensor) -> None:
+    gradient = tensor.grad
+    require(
+        gradient is not None and bool(gradient.any()) and bool(gradient.isfinite().all()),
+        f"{subject.full_name}: {what} has no gradient, or one with NaN or infinite numbers.",
+        "Compute with torch, without detach() and .item(), and take no root of zero.",
+    )
+
+
+def _build(subject: Subject) -> nn.Module:
+    state = torch.random.get_rng_state()
+    torch.manual_seed(0)
+    try:
+        return build_loss(subject.full_name, DIM, loss_options(subject.full_name, subject.options))
+    finally:
+        torch.random.set_rng_state(state)
+
+
+def _embeddings(seed: int) -> Tensor:
+    return F.normalize(torch.randn(len(LABELS), DIM, generator=torch.Generator().manual_seed(seed)), dim=1)
