@@ -124,8 +124,8 @@ def test_the_processors_settings_are_followed(
 def test_long_texts_are_cut_and_still_end(clip: Path) -> None:
     prepared = finetuner.build_model(str(clip), max_length=9).preprocess("text").prepare(TEXTS)
     end = CLIPTokenizer.from_pretrained(clip).eos_token_id
-    assert max(map(len, prepared)) == 9
-    assert {ids[-1] for ids in prepared} == {end}
+    assert max(len(text.ids) for text in prepared) == 9
+    assert {text.ids[-1] for text in prepared} == {end}
 
 
 def test_a_saved_model_opens_bit_by_bit_and_in_transformers(

@@ -69,7 +69,7 @@ def test_the_declared_pooling_and_length_are_what_native_computes(
     declare(folder, pooling=flags if spelling == "flags" else {"pooling_mode": mode}, settings={"max_seq_length": 7})
     model = finetuner.build_model(str(folder))
     assert model.pooling == "native"
-    assert len(model.preprocess("text").prepare(["cat " * 50])[0]) == 7
+    assert len(model.preprocess("text").prepare(["cat " * 50])[0].ids) == 7
     assert np.abs(model.encode(TEXTS) - finetuner.build_model(str(folder), pooling=mode).encode(TEXTS)).max() < 1e-6
     assert np.abs(model.encode(TEXTS) - as_sentence_transformers_encodes(folder)).max() < 1e-5
 
@@ -85,7 +85,7 @@ def test_a_saved_model_keeps_its_declaration(mode: str, tmp_path: Path, save_tex
     assert json.loads((saved / "1_Pooling" / "config.json").read_text())[FLAGS[mode]] is True
     opened = finetuner.load(saved)
     assert opened.pooling == "native"
-    assert len(opened.preprocess("text").prepare(["cat " * 50])[0]) == 7
+    assert len(opened.preprocess("text").prepare(["cat " * 50])[0].ids) == 7
     assert np.array_equal(opened.encode(TEXTS), model.encode(TEXTS))
     assert np.abs(as_sentence_transformers_encodes(saved) - model.encode(TEXTS)).max() < 1e-5
     assert AutoModel.from_pretrained(saved).config.hidden_size == 32
@@ -110,7 +110,7 @@ def test_the_settings_of_old_repositories_are_read(tmp_path: Path, save_text_mod
         file="sentence_distilbert_config.json",
     )
     model = finetuner.build_model(str(tmp_path / "declared"))
-    assert len(model.preprocess("text").prepare(["cat " * 50])[0]) == 9
+    assert len(model.preprocess("text").prepare(["cat " * 50])[0].ids) == 9
 
 
 def test_declared_lower_case_is_kept_when_saved(tmp_path: Path, save_text_model: SaveModel) -> None:
@@ -151,7 +151,7 @@ def test_what_cannot_be_computed_is_refused_for_native_alone(
     assert first.endswith(f"this one declares {what}.")
     assert second.startswith("Choose another pooling, such as mean")
     model = finetuner.build_model(str(folder), pooling="mean")
-    assert len(model.preprocess("text").prepare(["cat " * 50])[0]) == 11
+    assert len(model.preprocess("text").prepare(["cat " * 50])[0].ids) == 11
     assert model.encode(TEXTS).shape == (4, 32)
 
 

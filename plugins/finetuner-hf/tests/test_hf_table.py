@@ -73,7 +73,7 @@ def test_bert_base_cased(put_into_cache: PutIntoCache, save_tokenizer: Callable[
     model = finetuner.build_model("bert-base-cased")
     check(model, "bert-base-cased", tensors, prefix="bert.")
     assert model.encode(TEXTS).shape == (2, 768)
-    assert len(model.preprocess("text").prepare(["cat " * 600])[0]) == 512
+    assert len(model.preprocess("text").prepare(["cat " * 600])[0].ids) == 512
 
 
 def test_msmarco_distilbert(put_into_cache: PutIntoCache, save_tokenizer: Callable[..., None]) -> None:
@@ -95,7 +95,7 @@ def test_msmarco_distilbert(put_into_cache: PutIntoCache, save_tokenizer: Callab
     model = finetuner.build_model(name)
     check(model, name, tensors)
     assert model.encode(TEXTS).shape == (2, 768)
-    assert len(model.preprocess("text").prepare(["cat " * 600])[0]) == 510
+    assert len(model.preprocess("text").prepare(["cat " * 600])[0].ids) == 510
 
 
 def test_clip(put_into_cache: PutIntoCache, pictures: list[Image.Image]) -> None:
@@ -120,7 +120,7 @@ def test_clip(put_into_cache: PutIntoCache, pictures: list[Image.Image]) -> None
     assert (texts.shape, images.shape) == ((2, 512), (1, 512))
     assert np.isfinite(texts).all()
     assert np.isfinite(images).all()
-    assert len(model.preprocess("text").prepare(["cat " * 600])[0]) == 77
+    assert len(model.preprocess("text").prepare(["cat " * 600])[0].ids) == 77
     with torch.inference_mode():
         tower = model._loaded.network.eval()
         assert isinstance(tower, CLIPModel)

@@ -139,7 +139,7 @@ def test_a_long_text_is_cut_to_what_the_network_has_positions_for(
     save_text_model(tmp_path / kind, CONFIGS[kind])
     model = finetuner.build_model(str(tmp_path / kind))
     long = "cat " * 100
-    assert [len(ids) for ids in model.preprocess("text").prepare([long])] == [limit]
+    assert [len(text.ids) for text in model.preprocess("text").prepare([long])] == [limit]
     expected = pooled(hidden_states(tmp_path / kind, [long], limit), "mean")
     assert np.abs(model.encode([long]) - expected).max() < 1e-5
 
@@ -148,7 +148,7 @@ def test_roberta_as_published_reads_512_of_its_514_positions(tmp_path: Path, sav
     config = RobertaConfig(**SIZES | {"pad_token_id": 1, "max_position_embeddings": 514})
     save_text_model(tmp_path / "roberta", config)
     model = finetuner.build_model(str(tmp_path / "roberta"))
-    assert len(model.preprocess("text").prepare(["cat " * 600])[0]) == 512
+    assert len(model.preprocess("text").prepare(["cat " * 600])[0].ids) == 512
     assert np.isfinite(model.encode(["cat " * 600])).all()
 
 
@@ -158,12 +158,12 @@ def test_max_length_is_what_is_asked_for_and_never_more_than_there_is(
 ) -> None:
     save_text_model(tmp_path / "bert", CONFIGS["bert"], model_max_length=tokenizers)
     model = finetuner.build_model(str(tmp_path / "bert"), max_length=asked)
-    prepared = model.preprocess("text").prepare(["cat " * 100])[0]
+    prepared = model.preprocess("text").prepare(["cat " * 100])[0].ids
     assert len(prepared) == limit
     tokenizer = Tokenizer.from_file(str(tmp_path / "bert" / "tokenizer.json"))
     assert (prepared[0], prepared[-1]) == (tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]"))
     model.save(tmp_path / "saved")
-    assert len(finetuner.load(tmp_path / "saved").preprocess("text").prepare(["cat " * 100])[0]) == limit
+    assert len(finetuner.load(tmp_path / "saved").preprocess("text").prepare(["cat " * 100])[0].ids) == limit
 
 
 def test_the_length_of_what_is_prepared_is_its_tokens(tmp_path: Path, save_text_model: SaveModel) -> None:
