@@ -23,6 +23,7 @@ MODALITIES_OF_TASK: Mapping[str, tuple[Modality, ...]] = {
     "text-to-text": ("text",),
 }
 TASKS: tuple[str, ...] = tuple(MODALITIES_OF_TASK)
+SIDES: tuple[Side, ...] = ("query", "document")
 
 TOKEN_POOLINGS: tuple[str, ...] = ("mean", "max", "gem", "attention")
 """The core's poolings that any tokens can have, in whatever order they stand: those of a feature map, say."""

@@ -15,7 +15,7 @@ from finetuner_core.catalogue import discovery
 from finetuner_core.catalogue.registry import catalogue
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
-OWN_PLUGINS = {"finetuner-mlp", "finetuner-timm", "finetuner-hf"}
+OWN_PLUGINS = {f"finetuner-{name}" for name in ("mlp", "timm", "hf", "openclip", "metric-learning")}
 
 # The catalogue and the contract have to work without torch, and are tested without it as well. The other rooms compute.
 collect_ignore_glob = (

@@ -1,4 +1,4 @@
-"""The folder of a saved model: how it is written, and its `finetuner.json`."""
+"""The folder of a saved model: how it is written, whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from finetuner_core.catalogue.names import is_path, resolve
-from finetuner_core.catalogue.registry import catalogue
-from finetuner_core.errors import FolderError, OptionError
-from finetuner_core.values import BackboneInfo, quote
+from finetuner_core.errors import FolderError
+from finetuner_core.values import quote
 
-FORMAT_VERSION = 1
 FILE = "finetuner.json"
 
 _SUFFIXES = frozenset({".json", ".safetensors"})
-_ROW_FIELDS = ("name", "task", "output_dim", "architecture", "description", "licence", "source", "parameters")
 
 
 def is_saved_model(path: str | Path) -> bool:
@@ -117,83 +112,6 @@ def _unwritable(path: Path, error: OSError) -> FolderError:
     return FolderError(f"{quote(path)} cannot be written: {error.strerror or error}.")
 
 
-@dataclass(frozen=True)
-class SavedModel:
-    """What `finetuner.json` says of a saved model.
-
-    Args:
-        info: the backbone's row.
-        pooling: the name of its pooling.
-        projection_dim: the width of its projection, `None` where it has none.
-    """
-
-    info: BackboneInfo
-    pooling: str
-    projection_dim: int | None
-
-    def write(self, folder: Path) -> None:
-        """Writes `finetuner.json`, the last file of the folder: it names all others."""
-        content = {
-            "format_version": FORMAT_VERSION,
-            "plugin": self.info.namespace,
-            "backbone": {name: getattr(self.info, name) for name in _ROW_FIELDS},
-            "pooling": self.pooling,
-            "projection_dim": self.projection_dim,
-            "files": sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()),
-        }
-        write_json(folder / FILE, content)
-
-    @classmethod
-    def read(cls, folder: Path) -> SavedModel:
-        """Reads `finetuner.json`.
-
-        Raises:
-            FolderError: if it is not there, not readable, or of a newer format.
-        """
-        file = folder / FILE
-        if not file.is_file():
-            raise FolderError(f"{folder} holds no saved model: there is no {FILE} in it.")
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-            version = content["format_version"]
-            if version != FORMAT_VERSION:
-                raise FolderError(
-                    f"{file} has format version {quote(version)}; this Finetuner reads {FORMAT_VERSION}.\n"
-                    "If it was written by a newer one: pip install --upgrade finetuner-core"
-                )
-            row = {name: content["backbone"][name] for name in _ROW_FIELDS}
-            info = BackboneInfo(**row, poolings=(content["pooling"],), namespace=str(content["plugin"]))
-            width = content["projection_dim"]
-            if width is not None and (type(width) is not int or width < 1):
-                raise FolderError(f"{file} is not valid: projection_dim is {quote(width)}, no positive whole number.")
-            return cls(info, content["pooling"], width)
-        except OptionError as error:
-            raise FolderError(f"{file} is not valid: {error}") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise FolderError(f"{file} cannot be read: {type(error).__name__}: {error}.") from None
-
-
 def write_json(file: Path, content: object) -> None:
     """Writes JSON that a person can read."""
     file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def model_name(model: str | Path) -> str:
-    """The name that stands for a model: a `Path` is a folder, also where it does not look like one when it is written.
-
-    >>> model_name("bert")
-    'bert'
-    """
-    return str(model.expanduser().absolute()) if isinstance(model, Path) else model
-
-
-def find_row(name: str) -> BackboneInfo:
-    """The row of a model without loading it: of the table, of a plugin, or of a saved model.
-
-    Raises:
-        UnknownNameError: if nobody, or more than one plugin, knows it.
-        FolderError: if it is the folder of a saved model that cannot be read.
-    """
-    if is_path(name) and is_saved_model(name):
-        return SavedModel.read(Path(name).expanduser().resolve()).info
-    return resolve(catalogue(), name)

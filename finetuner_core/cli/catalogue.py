@@ -41,7 +41,7 @@ def list_command(task: str | None, pattern: str | None, in_json: bool) -> None:
 @parameters.verbose
 def show(model: str, in_json: bool) -> None:
     """Describes one MODEL: what it takes, its options and poolings, its licence and source."""
-    from finetuner_core.artifacts.folder import find_row
+    from finetuner_core.artifacts.saved import find_row
 
     row = find_row(model)
     click.echo(json.dumps(as_full_json(row), indent=2, ensure_ascii=False) if in_json else render_row(row))

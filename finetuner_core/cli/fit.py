@@ -18,6 +18,17 @@ from finetuner_core.cli import parameters
 @parameters.skip_bad_items
 @click.option("--from-scratch", is_flag=True, help="Start from random weights instead of pretrained ones.")
 @click.option("--pooling", metavar="NAME", help="One of the backbone's poolings; its first where not given.")
+@click.option(
+    "--pooling-option",
+    "pooling_options",
+    multiple=True,
+    callback=parameters.parse_mapping,
+    metavar="NAME=VALUE",
+    help="An option of the pooling, such as heads=4.",
+)
+@click.option(
+    "--text-model", metavar="MODEL", help="A tower of its own for the texts that ask; MODEL is what is found."
+)
 @click.option("--output-dim", type=int, metavar="N", help="Add a projection to this width.")
 @click.option(
     "--model-option",
@@ -43,7 +54,21 @@ from finetuner_core.cli import parameters
 @click.option("--warmup", type=float, metavar="SHARE", help="Share of the steps in which the rate rises. [0.1]")
 @click.option("--schedule", metavar="cosine|linear", help="How it falls afterwards. [cosine]")
 @click.option("--max-grad-norm", type=float, metavar="X", help="Longer gradients are shortened; 0 for never. [1]")
-@click.option("--freeze", metavar="backbone|N", help="Keep the backbone, or its first N stages, as they are.")
+@click.option(
+    "--freeze",
+    metavar="backbone|text|image|N",
+    help="Keep the backbone, that of one tower (text, image, query, document), or its first N stages as they are.",
+)
+@click.option("--lora", type=int, metavar="RANK", help="Train small matrices beside the backbone instead of it.")
+@click.option(
+    "--lora-option",
+    "lora_options",
+    multiple=True,
+    callback=parameters.parse_mapping,
+    metavar="NAME=VALUE",
+    help="alpha=16, dropout=0.1, or targets=query,value.",
+)
+@click.option("--adapter", is_flag=True, help="Save LoRA's matrices alone; else they are merged into the backbone.")
 @click.option("--augment", metavar="auto|none|crop|crop+mirror", help="What happens to training images. [auto]")
 @click.option("--precision", metavar="auto|float32|bfloat16", help="What training computes in. [auto]")
 @click.option("--device", metavar="auto|cuda|mps|cpu", help="Where. [auto]")

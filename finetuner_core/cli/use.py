@@ -76,7 +76,7 @@ def encode(
 
     import numpy as np
 
-    from finetuner_core.artifacts.folder import find_row
+    from finetuner_core.artifacts.saved import find_row
     from finetuner_core.data.forms import find_items
     from finetuner_core.data.tables import read_table
     from finetuner_core.modeling.device import choose_device

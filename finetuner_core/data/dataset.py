@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, cast
 
 from finetuner_core.errors import DataError
-from finetuner_core.values import Modality
+from finetuner_core.values import SIDES, Modality, Side
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,6 +91,11 @@ class Dataset:
     def form(self) -> Form:
         """`labelled` or `pairs`."""
         return "pairs" if self.labels is None else "labelled"
+
+    @property
+    def sides(self) -> tuple[Side | None, ...]:
+        """For each column what its items are: of pairs the anchor asks, and the positive is found."""
+        return SIDES if self.labels is None else (None,)
 
     @property
     def classes(self) -> list[int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from finetuner_core.artifacts.folder import find_row, model_name
+from finetuner_core.artifacts.saved import find_row, model_name
 from finetuner_core.data.dataset import Column, Dataset
 from finetuner_core.data.forms import read_dataset, read_splits
 from finetuner_core.data.usable import usable
@@ -108,8 +108,8 @@ def _evaluate_pairs(model: EmbeddingModel, data: Dataset, batch_size: int | None
     for query, document in zip(query_of_row, document_of_row, strict=True):
         relevant[query].add(document)
     ranks = ranks_of_relevant(
-        model.encode(anchors.take(queries), modality=anchors.modality, batch_size=batch_size),
-        model.encode(positives.take(documents), modality=positives.modality, batch_size=batch_size),
+        model.encode(anchors.take(queries), modality=anchors.modality, side="query", batch_size=batch_size),
+        model.encode(positives.take(documents), modality=positives.modality, side="document", batch_size=batch_size),
         lambda query: np.array(sorted(relevant[query])),
     )
     return summarise(ranks, any_relevant=False)

@@ -2,65 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from finetuner_core.artifacts.folder import SavedModel, write_folder
-from finetuner_core.catalogue.quiet import quiet_libraries
-from finetuner_core.errors import DataError, FolderError, OptionError
-from finetuner_core.interfaces import LoadedBackbone, Prepared, Preprocess
+from finetuner_core.artifacts.folder import write_folder
+from finetuner_core.artifacts.saved import joined_row, write_towers
+from finetuner_core.errors import DataError, OptionError
+from finetuner_core.interfaces import Prepared, Preprocess, TextPreprocess
 from finetuner_core.modeling.encoder import Encoder
-from finetuner_core.values import BackboneInfo, Modality, quote
+from finetuner_core.modeling.tower import Tower
+from finetuner_core.values import SIDES, BackboneInfo, Modality, Side, quote
 
-HEAD_FILE = "head.safetensors"
+logger = logging.getLogger("finetuner")
 
 # Items are prepared this many at a time, so that encoding needs memory for these and not for all.
 _WINDOW = 1024
 
 
 class EmbeddingModel(nn.Module):
-    """A backbone without its head, its pooling, and perhaps a projection, for each modality that it takes.
+    """One tower that takes all of a model's modalities, or two: one for what asks and one for what is found.
 
     Args:
-        info: the backbone's row.
-        pooling: the name of the pooling.
-        encoders: an encoder for each modality.
-        loaded: the backbone, for its preprocessing and for saving it.
-        pretrained: whether the backbone's weights were trained, and not drawn at random.
+        document: the tower of what is found, and of what asks as well where there is no other.
+        query: the tower of what asks, `None` where that is the same.
+
+    Raises:
+        OptionError: if the two do not go together, or emit vectors of different widths.
     """
 
-    def __init__(
-        self,
-        *,
-        info: BackboneInfo,
-        pooling: str,
-        encoders: Mapping[Modality, Encoder],
-        loaded: LoadedBackbone,
-        pretrained: bool,
-    ) -> None:
+    def __init__(self, document: Tower, query: Tower | None = None) -> None:
         super().__init__()
-        self.info = info
-        self.pooling = pooling
-        self.pretrained = pretrained
-        self.encoders = nn.ModuleDict({str(modality): encoder for modality, encoder in encoders.items()})
-        self._loaded = loaded
+        self.towers = nn.ModuleList([document] if query is None else [query, document])
+        self._said_of_cut: set[tuple[int, int]] = set()
+        self.info: BackboneInfo = document.info if query is None else joined_row(query.info, document.info)
+        if query is not None and query.output_dim != document.output_dim:
+            raise OptionError(
+                f"Two towers share one space, but they emit vectors of widths {query.output_dim} and "
+                f"{document.output_dim}.\nGive both the same output_dim."
+            )
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
-        """What the model takes."""
+        """What the model takes, that of the query first."""
         return self.info.modalities
 
     @property
     def output_dim(self) -> int:
         """Width of the embeddings."""
-        return self.encoder(self.modalities[0]).output_dim
+        return self.sided_towers()[-1][1].output_dim
+
+    @property
+    def pooling(self) -> str:
+        """The name of the pooling, of both where there are two towers."""
+        return " and ".join(tower.pooling for _, tower in self.sided_towers())
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the weights of every backbone were trained, and not drawn at random."""
+        return all(tower.pretrained for _, tower in self.sided_towers())
 
     @property
     def device(self) -> torch.device:
@@ -69,43 +73,77 @@ class EmbeddingModel(nn.Module):
 
     @property
     def new_weights(self) -> list[str]:
-        """Names of the backbone's parameters that its pretrained weights did not hold: they start untrained."""
-        names = {id(tensor): name for name, tensor in self._loaded.network.named_parameters()}
-        kept = {names[id(tensor)] for tensor in self.encoders.parameters() if id(tensor) in names}
-        return [name for name in self._loaded.new_weights if name in kept]
+        """Names of the backbones' parameters that their pretrained weights did not hold: they start untrained."""
+        return [name for _, tower in self.sided_towers() for name in tower.new_weights]
 
-    def encoder(self, modality: Modality) -> Encoder:
-        """The encoder of a modality."""
-        encoder = self.encoders[modality]
-        assert isinstance(encoder, Encoder)
-        return encoder
+    def new_parameters(self) -> list[nn.Parameter]:
+        """Those of poolings and projections, where they stand beside weights that were trained before."""
+        return [parameter for _, tower in self.sided_towers() for parameter in tower.new_parameters()]
 
-    def preprocess(self, modality: Modality) -> Preprocess:
-        """How to feed the encoder of a modality."""
-        return self._loaded.preprocess[modality]
+    def sided_towers(self) -> list[tuple[Side | None, Tower]]:
+        """Each tower with the side that it serves, `None` where there is one for both."""
+        towers = [tower for tower in self.towers if isinstance(tower, Tower)]
+        return [(None, towers[0])] if len(towers) == 1 else list(zip(SIDES, towers, strict=True))
 
-    def forward(self, modality: Modality, prepared: Sequence[Prepared]) -> Tensor:
+    def tower(self, modality: Modality, side: Side | None = None) -> Tower:
+        """The tower for items of a modality.
+
+        Args:
+            modality: one that the model takes.
+            side: what the items are for; it has to be said where a tower for each takes the modality.
+
+        Raises:
+            OptionError: if it has to be said and was not.
+        """
+        fitting = {own: tower for own, tower in self.sided_towers() if modality in tower.info.modalities}
+        if len(fitting) > 1 and side is None:
+            raise OptionError(
+                f'{self.info.name} reads what asks and what is found with a tower each.\nSay side="query" or '
+                'side="document"; data for it are pairs of both (anchor, positive).'
+            )
+        return fitting[side] if len(fitting) > 1 else next(iter(fitting.values()))
+
+    def encoder(self, modality: Modality, side: Side | None = None) -> Encoder:
+        """The encoder of a modality; `side` as in `tower`."""
+        return self.tower(modality, side).encoder(modality)
+
+    def preprocess(self, modality: Modality, side: Side | None = None) -> Preprocess:
+        """How to feed the encoder of a modality, with what asks (`query`), with what is found, or with either."""
+        return self.tower(modality, side).preprocess(modality, side)
+
+    def forward(self, modality: Modality, prepared: Sequence[Prepared], side: Side | None = None) -> Tensor:
         """Embeddings of prepared items, in their order, on the model's device.
 
         Args:
             modality: what they are.
             prepared: what the modality's preprocess made of them.
+            side: what they are for, where it makes a difference.
 
         Returns:
             float32 (B, output_dim), each of length 1.
         """
-        batch = self.preprocess(modality).collate(prepared)
-        vectors: Tensor = self.encoder(modality)({name: tensor.to(self.device) for name, tensor in batch.items()})
+        batch = self.preprocess(modality, side).collate(prepared)
+        on_device = {name: tensor.to(self.device) for name, tensor in batch.items()}
+        vectors: Tensor = self.encoder(modality, side)(on_device)
         return vectors
 
     def encode(
-        self, items: Sequence[object] | np.ndarray, *, modality: Modality | None = None, batch_size: int | None = None
+        self,
+        items: Sequence[object] | np.ndarray,
+        *,
+        modality: Modality | None = None,
+        side: Side | None = None,
+        batch_size: int | None = None,
     ) -> np.ndarray:
         """Embeddings of raw items.
 
+        A text that is longer than the model reads is cut at its end; how many were is said on the log.
+
         Args:
             items: texts; images as paths or PIL images; or an array (N, D) of vectors.
-            modality: what they are; it has to be given where the model takes more than one.
+            modality: what they are; it has to be given where the model takes more than one and no side tells it.
+            side: `query` for what asks, `document` for what is found. It makes a difference for a model that puts
+                prompts before its texts, and for one that has two towers.
             batch_size: how many are computed at a time.
 
         Returns:
@@ -115,14 +153,15 @@ class EmbeddingModel(nn.Module):
             OptionError: if the modality is none that the model takes, or was not said.
             DataError: if an item cannot be read.
         """
-        modality = self._checked_modality(modality)
+        modality = self._checked_modality(modality, side)
         if isinstance(items, str | bytes | Path) or not hasattr(items, "__len__"):
             raise DataError(f"encode takes a list of items, not one {type(items).__name__}: write encode([...]).")
         size = 64 if batch_size is None else batch_size
         if size < 1:
             raise OptionError(f"batch_size is {size}; it must be at least 1.")
         vectors = np.empty((len(items), self.output_dim), dtype=np.float32)
-        preprocess = self.preprocess(modality)
+        preprocess = self.preprocess(modality, side)
+        cut = 0
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
@@ -132,82 +171,73 @@ class EmbeddingModel(nn.Module):
                     if modality == "text":
                         _check_texts(window, start)
                     prepared = preprocess.prepare(window)  # type: ignore[arg-type]
+                    cut += count_cut(preprocess, prepared)
                     # Items of like length share a batch, so that little of it is padding.
                     order = sorted(range(len(prepared)), key=lambda i: preprocess.length(prepared[i]), reverse=True)
                     for at in range(0, len(order), size):
                         rows = order[at : at + size]
-                        embedded = self(modality, [prepared[row] for row in rows])
+                        embedded = self(modality, [prepared[row] for row in rows], side)
                         vectors[[start + row for row in rows]] = embedded.cpu().numpy()
         finally:
             for module, training in modes:
                 module.training = training
+        if (cut, len(items)) not in self._said_of_cut:  # evaluation encodes the same texts before and after
+            self._said_of_cut.add((cut, len(items)))
+            warn_of_cut(preprocess, cut, len(items))
         return vectors
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, adapter: bool = False) -> Path:
         """Writes the model into a folder that `finetuner.load` opens: safetensors and JSON only.
 
         The folder is written beside its place and renamed into it, so that it is whole or not there.
 
         Args:
             path: a folder that does not exist, is empty, or holds a saved model, which is then replaced.
+            adapter: for a model that was trained with LoRA, whether to write the small matrices alone, which need the
+                backbone again; else they are merged into its weights.
 
         Returns:
             The folder.
 
         Raises:
             FolderError: if the folder holds something else, or cannot be written.
+            OptionError: if an adapter is asked for, and there is none or its backbone cannot be found again.
         """
-        return write_folder(path, self.write_into)
+        return write_folder(path, lambda folder: self.write_into(folder, adapter=adapter))
 
-    def write_into(self, folder: Path) -> None:
-        """Writes the model's files into an existing, empty folder."""
-        try:
-            with quiet_libraries():
-                self._loaded.save(self._loaded.network, folder)
-            if head := self._head():
-                save_file({key: tensor.detach().cpu().contiguous() for key, tensor in head.items()}, folder / HEAD_FILE)
-        except SafetensorError as error:
-            # What it has to say of a full disk.
-            raise OSError(str(error)) from error
-        has_projection = self.encoder(self.modalities[0]).projection is not None
-        # The width of its row is what the model emits, with its own pooling and projection.
-        info = replace(self.info, output_dim=self.output_dim)
-        SavedModel(info, self.pooling, self.output_dim if has_projection else None).write(folder)
+    def write_into(self, folder: Path, *, adapter: bool = False) -> None:
+        """Writes the model's files into an existing, empty folder; a model of two towers writes a folder for each."""
+        for side, tower in self.sided_towers():
+            own = folder if side is None else folder / side
+            own.mkdir(exist_ok=True)
+            tower.write_into(own, adapter=adapter)
+        if len(self.towers) > 1:
+            write_towers(folder)
 
-    def read_head(self, folder: Path) -> None:
-        """Reads what `write_into` wrote beside the backbone: the parameters of the pooling and the projection.
-
-        Raises:
-            FolderError: if they do not fit.
-        """
-        head = self._head()
-        file = folder / HEAD_FILE
-        try:
-            saved = load_file(file) if file.is_file() else {}
-        except SafetensorError as error:
-            raise FolderError(f"{file} cannot be read: {error}.") from None
-        expected = {name: tuple(tensor.shape) for name, tensor in head.items()}
-        found = {name: tuple(tensor.shape) for name, tensor in saved.items()}
-        if expected != found:
-            raise FolderError(f"{file} does not fit the model: it holds {found}, and {expected} is expected.")
-        with torch.no_grad():
-            for name, tensor in head.items():
-                tensor.copy_(saved[name])
-
-    def _head(self) -> dict[str, Tensor]:
-        """What does not belong to the backbone."""
-        return {
-            name: tensor for name, tensor in self.encoders.state_dict().items() if name.split(".")[1] != "extractor"
-        }
-
-    def _checked_modality(self, modality: Modality | None) -> Modality:
-        if modality is None and len(self.modalities) == 1:
-            return self.modalities[0]
+    def _checked_modality(self, modality: Modality | None, side: Side | None) -> Modality:
+        if side not in (None, *SIDES):
+            raise OptionError(f'side is {quote(side)}; it is "query" for what asks, or "document" for what is found.')
+        if modality is None and (len(self.modalities) == 1 or side is not None):
+            return self.modalities[0 if side == "query" else -1]
         if modality not in self.modalities:
             choices = " or ".join(f'modality="{name}"' for name in self.modalities)
             what = "takes more than one modality" if modality is None else f"does not take {quote(modality)}"
             raise OptionError(f"{self.info.name} {what}.\nSay {choices}.")
         return modality
+
+
+def count_cut(preprocess: Preprocess, prepared: Sequence[Prepared]) -> int:
+    """How many of some prepared texts were cut; 0 for what is no text."""
+    return sum(map(preprocess.is_cut, prepared)) if isinstance(preprocess, TextPreprocess) else 0
+
+
+def warn_of_cut(preprocess: Preprocess, cut: int, items: int) -> None:
+    """Says how many texts were cut, if any were."""
+    if cut and isinstance(preprocess, TextPreprocess):
+        logger.warning(
+            "%s of %s texts are longer than the %s tokens that are read of each: their ends were left out",
+            f"{cut:,}", f"{items:,}", preprocess.max_length,
+        )  # fmt: skip
 
 
 def _check_texts(items: Sequence[object] | np.ndarray, start: int) -> None:

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 
 import torch
 
+from finetuner_core.catalogue.registry import catalogue
 from finetuner_core.data.batches import ClassBatches, PairBatches
 from finetuner_core.data.dataset import Dataset
 from finetuner_core.data.images import are_grey
 from finetuner_core.losses.build import loss_options
 from finetuner_core.modeling.embedding_model import EmbeddingModel
+from finetuner_core.modeling.lora import has_matrices
 from finetuner_core.training.loop import Plan
 from finetuner_core.training.precision import choose_precision
 from finetuner_core.training.settings import Settings
@@ -27,12 +29,19 @@ _COLOUR_SAMPLE = 100
 
 
 def choose_loss(
-    data: Dataset, name: str | None, options: Mapping[str, object] | None
+    data: Dataset, name: str | None, options: Mapping[str, object] | None, *, two_towers: bool = False
 ) -> tuple[str, dict[str, OptionValue]]:
-    """The loss's name, and a value for each of its options."""
+    """The loss's name, and a value for each of its options.
+
+    A loss that keeps something for each class is told how many there are in labelled data.
+    """
     name = name or "infonce"
-    across = len({column.modality for column in data.columns}) > 1
-    defaults = _CLIP if name in ("infonce", "finetuner/infonce") and across else {}
+    defaults: dict[str, object] = {}
+    if name in ("infonce", "finetuner/infonce") and (two_towers or len({c.modality for c in data.columns}) > 1):
+        defaults |= _CLIP
+    declared = {option.name for option in catalogue().find_loss(name)[1].options}
+    if "num_classes" in declared and data.form == "labelled":
+        defaults["num_classes"] = len(set(data.classes))
     return name, loss_options(name, {**defaults, **(options or {})})
 
 
@@ -74,6 +83,10 @@ def _learning_rate(model: EmbeddingModel, settings: Settings) -> float:
     """What is new may move fast; what was pretrained must not forget."""
     if model.modalities == ("vector",) or settings.freeze == "backbone":
         return 1e-3
+    if any(has_matrices(tower.encoders) for _, tower in model.sided_towers()):
+        return 5e-4
     if not model.pretrained:
         return 5e-4
+    if len(model.towers) > 1:
+        return 5e-5  # two spaces have to come together, which CLIP's already have
     return {("image",): 5e-5, ("text",): 3e-5, ("text", "image"): 1e-5}[model.modalities]

@@ -9,13 +9,15 @@ from typing import cast
 
 import torch
 
-from finetuner_core.artifacts.folder import check_writable, find_row, model_name, write_folder, write_json
+from finetuner_core.artifacts.folder import check_writable, write_folder, write_json
+from finetuner_core.artifacts.saved import find_row, model_name
 from finetuner_core.data.dataset import Dataset
 from finetuner_core.data.sources import read_sources
 from finetuner_core.errors import OptionError
 from finetuner_core.evaluation.evaluate import check_evaluable, evaluate_dataset
 from finetuner_core.evaluation.report import render_comparison
 from finetuner_core.losses.build import build_loss
+from finetuner_core.modeling import lora as lora_matrices
 from finetuner_core.modeling.build import build_model
 from finetuner_core.modeling.device import choose_device
 from finetuner_core.modeling.embedding_model import EmbeddingModel
@@ -25,7 +27,7 @@ from finetuner_core.training.freezing import freeze as freeze_model
 from finetuner_core.training.loop import Epoch, train
 from finetuner_core.training.progress import Progress
 from finetuner_core.training.settings import Augment, Precision, Schedule, Settings
-from finetuner_core.values import RESERVED_OPTIONS
+from finetuner_core.values import RESERVED_OPTIONS, resolve_options
 
 TRAINING_FILE = "training.json"
 
@@ -61,7 +63,9 @@ def fit(
     skip_bad_items: bool = False,
     pretrained: bool = True,
     pooling: str | None = None,
+    pooling_options: Mapping[str, object] | None = None,
     output_dim: int | None = None,
+    text_model: str | Path | None = None,
     model_options: Mapping[str, object] | None = None,
     loss: str | None = None,
     loss_options: Mapping[str, object] | None = None,
@@ -73,6 +77,9 @@ def fit(
     schedule: Schedule = "cosine",
     max_grad_norm: float = 1.0,
     freeze: str | int | None = None,
+    lora: int | None = None,
+    lora_options: Mapping[str, object] | None = None,
+    adapter: bool = False,
     augment: Augment = "auto",
     precision: Precision = "auto",
     device: str = "auto",
@@ -96,19 +103,29 @@ def fit(
         skip_bad_items: whether images that cannot be read are left out instead of ending the run.
         pretrained: whether to start from the backbone's weights; else they are random.
         pooling: one of the backbone's poolings; its first where not given.
+        pooling_options: the pooling's own options.
         output_dim: adds a projection to this width.
-        model_options: the backbone's own options.
+        text_model: a second model, a tower of its own for the texts that ask, of pairs the anchors; `model` is then the
+            tower of what is found. Each gets a projection into the space that they share, as wide as the narrower of
+            the two unless `output_dim` says otherwise.
+        model_options: the backbone's own options; of two towers each takes those that it has.
         loss: a loss by name; `infonce` where not given, symmetric and with a learnable temperature for text with
-            images.
+            images and for two towers.
         loss_options: the loss's own options.
         epochs: how often the data is gone through.
         batch_size: items, or pairs, in a training step.
-        learning_rate: of AdamW at its peak; where not given, chosen by what is trained.
+        learning_rate: of AdamW at its peak; where not given, chosen by what is trained. What starts from a guess beside
+            a pretrained backbone (a projection, a pooling's or a loss's own parameters) learns at 1e-3 at least.
         weight_decay: of AdamW, on weight matrices.
         warmup: share of the steps in which the learning rate rises.
         schedule: how it falls afterwards, `cosine` or `linear`.
         max_grad_norm: gradients longer than this are shortened to it; 0 for never.
-        freeze: `"backbone"`, or how many of its first stages stay as they are.
+        freeze: what stays as it is: `"backbone"`, the backbone of one tower (`"text"`, `"image"`, `"query"`,
+            `"document"`), or how many of its first stages.
+        lora: the rank of small matrices that are trained beside the backbone's layers instead of the backbone (Hu et
+            al. 2021, https://arxiv.org/abs/2106.09685); it needs PEFT: `pip install finetuner-core[lora]`.
+        lora_options: `alpha`, `dropout` and `targets`, as `finetuner_core.modeling.lora` describes them.
+        adapter: whether to save these matrices alone, which need the backbone again; else they are merged into it.
         augment: what happens to training images: `none`, `crop` (another part each time), `crop+mirror`; `auto` crops,
             and mirrors labelled photos in colour. Greyscale pictures (characters, scans) and images with texts, which
             may speak of left and right, are not mirrored.
@@ -132,6 +149,7 @@ def fit(
         schedule=schedule,
         max_grad_norm=max_grad_norm,
         freeze=freeze,
+        lora=lora,
         augment=augment,
         precision=precision,
         device=device,
@@ -145,11 +163,19 @@ def fit(
     # What the model is, without loading it.
     if isinstance(model, EmbeddingModel):
         row = model.info
-        for name, value in (("pooling", pooling), ("output_dim", output_dim), ("model_options", model_options)):
+        built = {
+            "pooling": pooling,
+            "pooling_options": pooling_options,
+            "output_dim": output_dim,
+            "text_model": text_model,
+            "model_options": model_options,
+        }
+        for name, value in built.items():
             if value is not None:
                 raise OptionError(f"{name} cannot be set for a model that is already built; build it with {name}.")
     else:
-        row = find_row(model_name(model))
+        asking = None if text_model is None else model_name(text_model)
+        row = find_row(model_name(model), asking)
 
     given = dict(model_options or {})
     for name in given:
@@ -171,7 +197,10 @@ def fit(
     )
     check_evaluable(data.eval)
     batches = choose_batches(data.train, settings)
-    loss_name, loss_values = choose_loss(data.train, loss, loss_options)
+    loss_name, loss_values = choose_loss(data.train, loss, loss_options, two_towers=text_model is not None)
+    if lora_options and lora is None:
+        raise OptionError("lora_options say how LoRA's matrices are, and lora, which asks for them, is not given.")
+    lora_values = resolve_options(lora_matrices.OPTIONS, lora_options or {}, "lora")
     progress.data(data, batches)
 
     # The model.
@@ -180,12 +209,26 @@ def fit(
         if any(option.name == "input_size" for option in row.options):
             # A network over vectors is as wide as they are.
             given.setdefault("input_size", len(cast("list[list[float]]", data.train.columns[0].take([0]))[0]))
-        model = build_model(model_name(model), pretrained=pretrained, pooling=pooling, output_dim=output_dim, **given)
+        model = build_model(
+            model_name(model),
+            pretrained=pretrained,
+            pooling=pooling,
+            pooling_options=pooling_options,
+            output_dim=output_dim,
+            text_model=asking,
+            **given,
+        )
+    for _, tower in model.sided_towers():
+        if settings.lora is not None:
+            lora_matrices.inject(tower.encoders, settings.lora, lora_values)
+        if adapter:
+            tower.check_adapter()
     model.to(target)
     frozen = [*freeze_model(model, settings.freeze), *batch_statistics(model)]
-    for column in (*data.train.columns, *data.eval.columns):
-        # One item of each column tells whether they fit the model, as the width of vectors must.
-        model.preprocess(column.modality).prepare(column.take([0]))
+    for part in (data.train, data.eval):
+        for column, side in zip(part.columns, part.sides, strict=True):
+            # One item of each column tells whether they fit the model, as the width of vectors must.
+            model.preprocess(column.modality, side).prepare(column.take([0]))
     criterion = build_loss(loss_name, model.output_dim, loss_values).to(target)
     plan = choose_plan(model, data.train, settings, target)
     progress.model(model)
@@ -215,7 +258,7 @@ def fit(
             "after": after,
             "history": history,
         }
-        path = _save(model, out, record)
+        path = _save(model, out, record, adapter)
     if not quiet:
         print(render_comparison(before, after))
     if path is not None:
@@ -223,9 +266,9 @@ def fit(
     return FitResult(model, before, after, history, path)
 
 
-def _save(model: EmbeddingModel, out: str | Path, record: Mapping[str, object]) -> Path:
+def _save(model: EmbeddingModel, out: str | Path, record: Mapping[str, object], adapter: bool) -> Path:
     def write(folder: Path) -> None:
         write_json(folder / TRAINING_FILE, record)
-        model.write_into(folder)
+        model.write_into(folder, adapter=adapter)
 
     return write_folder(out, write)

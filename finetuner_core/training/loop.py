@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,12 +13,14 @@ from torch import Tensor, nn
 
 from finetuner_core.data.augment import augment
 from finetuner_core.data.batches import ClassBatches, PairBatches, group_pairs
-from finetuner_core.data.dataset import Column, Dataset
+from finetuner_core.data.dataset import Dataset
 from finetuner_core.errors import TrainingError
-from finetuner_core.interfaces import ImagePreprocess, Prepared
-from finetuner_core.modeling.embedding_model import EmbeddingModel
+from finetuner_core.interfaces import ImagePreprocess, Prepared, Preprocess
+from finetuner_core.modeling.embedding_model import EmbeddingModel, count_cut, warn_of_cut
 from finetuner_core.training.optimizer import build_optimizer, learning_rate_factor
 from finetuner_core.training.settings import Schedule
+
+logger = logging.getLogger("finetuner")
 
 
 class Epoch(TypedDict):
@@ -88,12 +91,12 @@ def train(
     """
     torch.manual_seed(plan.seed)
     steps = plan.epochs * batches.per_epoch
-    optimizer = build_optimizer(model, loss, plan.learning_rate, plan.weight_decay)
+    optimizer = build_optimizer(model, loss, plan.learning_rate, plan.weight_decay, new=model.new_parameters())
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate_factor(step, steps, plan.warmup, plan.schedule)
     )
-    groups = _Groups(data)
+    groups, cut = _Groups(data), _Cut()
     history: list[Epoch] = []
     model.train()
     for module in frozen:
@@ -104,10 +107,12 @@ def train(
         total, items, start = 0.0, 0, time.perf_counter()
         for step, rows in enumerate(batches.epoch(number), 1):
             with torch.autocast(model.device.type, torch.bfloat16, enabled=plan.dtype is torch.bfloat16):
-                columns = embed_columns(model, data, rows, plan.mirror, generator)
+                columns = embed_columns(model, data, rows, plan.mirror, generator, cut.see)
             value = _loss_of(loss, columns, torch.tensor(groups.of(rows), device=model.device))
             optimizer.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]
+            if not history and step == 1:
+                _warn_of_unreached(model)
             if plan.max_grad_norm:
                 nn.utils.clip_grad_norm_(trained, plan.max_grad_norm)
             number_of = value.item()
@@ -132,34 +137,46 @@ def train(
         )
         history.append(epoch)
         on_epoch(epoch)
+        cut.say_once()
     model.eval()
     return history
 
 
 def embed_columns(
-    model: EmbeddingModel, data: Dataset, rows: Sequence[int], mirror: bool | None, generator: torch.Generator
+    model: EmbeddingModel,
+    data: Dataset,
+    rows: Sequence[int],
+    mirror: bool | None,
+    generator: torch.Generator,
+    on_prepared: Callable[[Preprocess, Sequence[Prepared]], None] = lambda preprocess, prepared: None,
 ) -> list[Tensor]:
     """Embeddings of some rows, a tensor (B, D) for each column.
 
-    Columns of one modality go through the network together, which is faster than one after the other.
+    Columns that one encoder reads go through it together, which is faster than one after the other.
+
+    Args:
+        model: the model.
+        data: where the rows are.
+        rows: their numbers.
+        mirror: whether images are mirrored at random; `None` where they are left as they are.
+        generator: where the randomness of images comes from.
+        on_prepared: told of what a preprocess has made of each column's items.
     """
-    prepared = [_prepare(model, column, rows, mirror, generator) for column in data.columns]
-    modalities = {column.modality for column in data.columns}
-    if len(modalities) == 1:
-        embedded: Tensor = model(data.columns[0].modality, [item for column in prepared for item in column])
+    prepared: list[list[Prepared]] = []
+    for column, side in zip(data.columns, data.sides, strict=True):
+        preprocess = model.preprocess(column.modality, side)
+        items = preprocess.prepare(column.take(rows))
+        on_prepared(preprocess, items)
+        if column.modality == "image" and mirror is not None:
+            size = cast("ImagePreprocess", preprocess).image_size
+            items = augment(items, size, generator, mirror=mirror)
+        prepared.append(items)
+    places = [(column.modality, side) for column, side in zip(data.columns, data.sides, strict=True)]
+    if len({model.encoder(modality, side) for modality, side in places}) == 1:
+        modality, side = places[0]
+        embedded: Tensor = model(modality, [item for items in prepared for item in items], side)
         return list(torch.split(embedded, len(rows)))
-    return [model(column.modality, items) for column, items in zip(data.columns, prepared, strict=True)]
-
-
-def _prepare(
-    model: EmbeddingModel, column: Column, rows: Sequence[int], mirror: bool | None, generator: torch.Generator
-) -> list[Prepared]:
-    preprocess = model.preprocess(column.modality)
-    prepared = preprocess.prepare(column.take(rows))
-    if column.modality != "image" or mirror is None:
-        return prepared
-    size = cast("ImagePreprocess", preprocess).image_size
-    return augment(prepared, size, generator, mirror=mirror)
+    return [model(modality, items, side) for (modality, side), items in zip(places, prepared, strict=True)]
 
 
 def _loss_of(loss: nn.Module, columns: Sequence[Tensor], labels: Tensor) -> Tensor:
@@ -171,6 +188,32 @@ def _loss_of(loss: nn.Module, columns: Sequence[Tensor], labels: Tensor) -> Tens
         # same tensor means the same items, of which none is paired with itself.
         value = loss(anchors, labels, ref_emb=positives, ref_labels=labels.clone())
     return value
+
+
+def _warn_of_unreached(model: nn.Module) -> None:
+    """After the first step: what is meant to be trained and has no gradient would stay as it is, unnoticed."""
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None]
+    if names:
+        logger.warning("%s parameters get no gradient and stay as they are, such as %s", f"{len(names):,}", names[0])
+
+
+class _Cut:
+    """Counts the texts of the first epoch that were longer than the model reads, and says so when it is over."""
+
+    def __init__(self) -> None:
+        self.counts: dict[Preprocess, tuple[int, int]] = {}
+        self.said = False
+
+    def see(self, preprocess: Preprocess, prepared: Sequence[Prepared]) -> None:
+        if not self.said:
+            cut, items = self.counts.get(preprocess, (0, 0))
+            self.counts[preprocess] = (cut + count_cut(preprocess, prepared), items + len(prepared))
+
+    def say_once(self) -> None:
+        if not self.said:
+            for preprocess, (cut, items) in self.counts.items():
+                warn_of_cut(preprocess, cut, items)
+        self.said = True
 
 
 class _Groups:

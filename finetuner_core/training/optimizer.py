@@ -3,32 +3,51 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import nn
 
 from finetuner_core.training.settings import Schedule
 
-# A loss has few parameters (a temperature), which start from a guess: at the small rates that suit a pretrained network
-# they would hardly move.
-LOSS_LEARNING_RATE = 1e-3
+# What starts from a guess (a projection, the temperature of a loss) would hardly move at the small rates that suit a
+# pretrained network.
+NEW_LEARNING_RATE = 1e-3
 
 
-def build_optimizer(model: nn.Module, loss: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+def build_optimizer(
+    model: nn.Module,
+    loss: nn.Module,
+    learning_rate: float,
+    weight_decay: float,
+    *,
+    new: Iterable[nn.Parameter] = (),
+) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101) over all that is to be trained.
 
-    Weights decay; biases, norms and what else has one dimension does not, and neither do the loss's parameters.
+    Weights decay; biases, norms and what else has one dimension does not, and neither do the loss's parameters. What is
+    new learns at 1e-3 at least.
+
+    Args:
+        model: its parameters are trained, unless they are frozen.
+        loss: its own parameters are new.
+        learning_rate: of all that is not new.
+        weight_decay: of weights.
+        new: parameters of the model that start from a guess beside others that are pretrained.
     """
+    guessed = {id(parameter) for parameter in new}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    fast = max(learning_rate, NEW_LEARNING_RATE)
     groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         {
-            "params": [p for p in loss.parameters() if p.requires_grad],
-            "weight_decay": 0.0,
-            "lr": max(learning_rate, LOSS_LEARNING_RATE),
-        },
+            "params": [p for p in trained if (p.ndim > 1) is decays and (id(p) in guessed) is is_new],
+            "weight_decay": weight_decay if decays else 0.0,
+            "lr": fast if is_new else learning_rate,
+        }
+        for is_new in (False, True)
+        for decays in (True, False)
     ]
+    groups.append({"params": [p for p in loss.parameters() if p.requires_grad], "weight_decay": 0.0, "lr": fast})
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate, fused=True)
 
 

@@ -49,9 +49,10 @@ class Progress:
         """What is trained."""
         sizes = [parameter.numel() for parameter in model.parameters()]
         trained = [parameter.numel() for parameter in model.parameters() if parameter.requires_grad]
+        names = " + ".join(f"{tower.info.name} ({tower.info.namespace})" for _, tower in model.sided_towers())
         self.line(
             "Model",
-            f"{model.info.name} ({model.info.namespace}), {model.pooling} pooling, width {model.output_dim}; "
+            f"{names}, {model.pooling} pooling, width {model.output_dim}; "
             f"{sum(trained):,} of {sum(sizes):,} parameters are trained",
         )
 

@@ -8,7 +8,7 @@ from numbers import Integral, Real
 from typing import Literal, get_args
 
 from finetuner_core.errors import OptionError
-from finetuner_core.values import near, quote
+from finetuner_core.values import SIDES, near, quote
 
 Schedule = Literal["cosine", "linear"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -17,6 +17,7 @@ Augment = Literal["auto", "none", "crop", "crop+mirror"]
 _MINIMA = {"epochs": 1, "batch_size": 2, "weight_decay": 0, "warmup": 0, "max_grad_norm": 0, "seed": 0}
 _WHOLE = ("epochs", "batch_size", "seed")
 _MAX_SEED = 2**64 - 1
+_FREEZABLE = ("backbone", "text", "image", "vector", *SIDES)
 _CHOICES = {"schedule": get_args(Schedule), "precision": get_args(Precision), "augment": get_args(Augment)}
 
 
@@ -36,6 +37,7 @@ class Settings:
     schedule: Schedule
     max_grad_norm: float
     freeze: str | int | None
+    lora: int | None
     augment: Augment
     precision: Precision
     device: str
@@ -62,7 +64,12 @@ class Settings:
                 allowed = ", ".join(choices)
                 raise OptionError(f"{name} is {quote(chosen)}; allowed are {allowed}.{near(str(chosen), choices)}")
         is_count = isinstance(self.freeze, int) and not isinstance(self.freeze, bool) and self.freeze >= 1
-        if self.freeze not in (None, "backbone") and not is_count:
+        if self.freeze not in (None, *_FREEZABLE) and not is_count:
             raise OptionError(
-                f'freeze is {quote(self.freeze)}; it is "backbone", or how many of its first stages, such as 2.'
+                f"freeze is {quote(self.freeze)}; it is backbone, the tower of text, image, query or document, or how "
+                f"many of its first stages, such as 2.{near(str(self.freeze), _FREEZABLE)}"
             )
+        if self.lora is not None and (type(self.lora) is not int or self.lora < 1):
+            raise OptionError(f"lora is {quote(self.lora)}; it is the rank of the matrices, such as 8.")
+        if self.lora is not None and self.freeze is not None:
+            raise OptionError("With lora the backbone stays as it is: freeze does not go with it.")

@@ -2,48 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from finetuner_core.artifacts import folder as folder_module
-from finetuner_core.artifacts.folder import (
-    FILE,
-    SavedModel,
-    check_writable,
-    find_row,
-    is_saved_model,
-    write_folder,
-    write_json,
-)
-from finetuner_core.errors import FolderError, UnknownNameError
-from finetuner_core.values import BackboneInfo
-
-SAVED = SavedModel(
-    BackboneInfo(
-        "hub/tiny",
-        "text-to-text",
-        64,
-        "CNN",
-        "Ein kleines Modell – klein",
-        poolings=("mean",),
-        licence="MIT",
-        source="https://example.org/tiny",
-        parameters=1234,
-        namespace="toy",
-    ),
-    "mean",
-    32,
-)
-
-
-def write_model(folder: Path) -> None:
-    (folder / "model.safetensors").write_text("weights")
-    SAVED.write(folder)
+from finetuner_core.artifacts.folder import FILE, check_writable, write_folder, write_json
+from finetuner_core.errors import FolderError
+from tests.artifacts.test_saved import write_model
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -53,13 +19,6 @@ def content(folder: Path) -> dict[str, str]:
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     return write_folder(tmp_path / "saved", write_model)
-
-
-def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    file = folder / FILE
-    values = json.loads(file.read_text())
-    change(values)
-    file.write_text(json.dumps(values))
 
 
 class TestCheckWritable:
@@ -192,126 +151,6 @@ class TestWriteFolder:
         with pytest.raises(FolderError, match="holds something else"):
             write_folder(tmp_path, write_model)
         assert content(tmp_path) == {"notes.txt": "mine"}
-
-
-class TestSavedModel:
-    @pytest.mark.parametrize("projection_dim", [None, 32])
-    def test_it_reads_what_it_wrote(self, projection_dim: int | None, tmp_path: Path) -> None:
-        saved = SavedModel(SAVED.info, "mean", projection_dim)
-        saved.write(tmp_path)
-        read = SavedModel.read(tmp_path)
-        assert read == saved
-        assert read.info.namespace == "toy"
-
-    def test_a_person_can_read_it(self, saved: Path) -> None:
-        assert json.loads((saved / FILE).read_text(encoding="utf-8")) == {
-            "format_version": 1,
-            "plugin": "toy",
-            "backbone": {
-                "name": "hub/tiny",
-                "task": "text-to-text",
-                "output_dim": 64,
-                "architecture": "CNN",
-                "description": "Ein kleines Modell – klein",
-                "licence": "MIT",
-                "source": "https://example.org/tiny",
-                "parameters": 1234,
-            },
-            "pooling": "mean",
-            "projection_dim": 32,
-            "files": ["model.safetensors"],
-        }
-        assert "–" in (saved / FILE).read_text(encoding="utf-8")
-
-    def test_a_folder_without_it(self, tmp_path: Path) -> None:
-        assert not is_saved_model(tmp_path)
-        with pytest.raises(FolderError, match=f"{tmp_path} holds no saved model: there is no finetuner.json"):
-            SavedModel.read(tmp_path)
-
-    @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"text"', '{"format_version": 1', "\0", "{}"])
-    def test_damaged(self, text: str, saved: Path) -> None:
-        (saved / FILE).write_text(text)
-        with pytest.raises(FolderError, match=r"finetuner.json cannot be read: \w+Error: "):
-            SavedModel.read(saved)
-
-    def test_not_utf_8(self, saved: Path) -> None:
-        (saved / FILE).write_bytes(b'{"format_version": "\xff"}')
-        with pytest.raises(FolderError, match="cannot be read: UnicodeDecodeError"):
-            SavedModel.read(saved)
-
-    @pytest.mark.parametrize("key", ["format_version", "plugin", "backbone", "pooling", "projection_dim"])
-    def test_a_missing_key(self, key: str, saved: Path) -> None:
-        edit(saved, lambda values: values.pop(key))
-        with pytest.raises(FolderError, match=f"cannot be read: KeyError: '{key}'"):
-            SavedModel.read(saved)
-
-    @pytest.mark.parametrize("key", ["name", "task", "output_dim", "licence"])
-    def test_a_missing_field_of_the_row(self, key: str, saved: Path) -> None:
-        edit(saved, lambda values: values["backbone"].pop(key))
-        with pytest.raises(FolderError, match=f"KeyError: '{key}'"):
-            SavedModel.read(saved)
-
-    @pytest.mark.parametrize("version", [2, 0, "1", None])
-    def test_another_version(self, version: object, saved: Path) -> None:
-        edit(saved, lambda values: values.update(format_version=version))
-        with pytest.raises(FolderError) as caught:
-            SavedModel.read(saved)
-        assert (
-            f'has format version "{version}"; this Finetuner reads 1.\nIf it was written by a newer one: pip install'
-            in str(caught.value)
-        )
-
-    @pytest.mark.parametrize(
-        ("path", "value", "words"),
-        [
-            ("pooling", 5, "poolings"),
-            ("pooling", None, "poolings"),
-            ("projection_dim", "32", 'projection_dim is "32"'),
-            ("projection_dim", 0, 'projection_dim is "0"'),
-            ("projection_dim", 2.5, 'projection_dim is "2.5"'),
-            ("projection_dim", True, 'projection_dim is "True"'),
-            ("backbone.name", 7, "name"),
-            ("backbone.name", "two\nlines", "two\\\\nlines"),
-            ("backbone.task", "chat", 'task is "chat"'),
-            ("backbone.output_dim", -1, "output_dim"),
-            ("backbone.output_dim", "64", "output_dim"),
-            ("backbone.description", ["a"], "description"),
-            ("backbone.source", "a\nb", "source"),
-        ],
-    )
-    def test_wrong_values(self, path: str, value: object, words: str, saved: Path) -> None:
-        *within, key = path.split(".")
-        edit(saved, lambda values: (values[within[0]] if within else values).update({key: value}))
-        with pytest.raises(FolderError, match=f"finetuner.json is not valid: .*{words}"):
-            SavedModel.read(saved)
-
-    def test_a_row_that_is_none(self, saved: Path) -> None:
-        edit(saved, lambda values: values.update(backbone=[1, 2]))
-        with pytest.raises(FolderError, match="cannot be read: TypeError"):
-            SavedModel.read(saved)
-
-
-class TestFindRow:
-    def test_of_a_saved_model_without_its_plugin(self, saved: Path) -> None:
-        assert find_row(str(saved)) == SAVED.info
-
-    @pytest.mark.usefixtures("acme")
-    def test_of_the_table(self) -> None:
-        assert find_row("letters").full_name == "acme/letters"
-
-    def test_of_nothing(self, tmp_path: Path) -> None:
-        with pytest.raises(UnknownNameError, match="There is no folder"):
-            find_row(str(tmp_path / "nothing"))
-
-    def test_of_what_is_damaged(self, saved: Path) -> None:
-        (saved / FILE).write_text("{")
-        with pytest.raises(FolderError, match="cannot be read"):
-            find_row(str(saved))
-
-
-def test_the_format_has_one_version() -> None:
-    # Raising it without a way to read what people saved before would lock them out.
-    assert folder_module.FORMAT_VERSION == 1
 
 
 def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:

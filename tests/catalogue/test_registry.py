@@ -7,7 +7,7 @@ import pytest
 from finetuner_core.catalogue.discovery import Plugin
 from finetuner_core.catalogue.registry import Catalogue, call, catalogue
 from finetuner_core.errors import FinetunerError, PluginError, UnknownNameError, WeightsError
-from finetuner_core.values import BackboneInfo
+from finetuner_core.values import TEXT_POOLINGS, BackboneInfo
 from tests.conftest import InstallPlugin
 
 PARTS = """
@@ -150,7 +150,7 @@ def test_an_unknown_task_is_an_error_with_the_tasks(task: str, near: str) -> Non
 
 def test_the_cores_own_poolings_and_losses_are_there() -> None:
     (core,) = catalogue().plugins
-    assert [pooling.name for pooling in core.poolings] == ["native", "mean", "cls", "max"]
+    assert [pooling.name for pooling in core.poolings] == ["native", *TEXT_POOLINGS]
     assert [loss.name for loss in core.losses] == ["infonce", "triplet", "contrastive"]
 
 
@@ -179,7 +179,10 @@ def test_an_unknown_part_is_an_error_with_what_there_is() -> None:
     )
     with pytest.raises(UnknownNameError) as caught:
         catalogue().find_pooling("zzz")
-    assert str(caught.value) == 'There is no pooling "zzz".\nThere are: first, native, mean, cls, max.'
+    assert (
+        str(caught.value)
+        == 'There is no pooling "zzz".\nThere are: first, native, mean, max, gem, attention, cls, last, weighted_mean.'
+    )
 
 
 def test_discovery_happens_once_a_process(install_plugin: InstallPlugin) -> None:

@@ -165,6 +165,8 @@ WORDS = {
     "pretrained": "--from-scratch",
     "model_options": "--model-option",
     "loss_options": "--loss-option",
+    "pooling_options": "--pooling-option",
+    "lora_options": "--lora-option",
 }
 FUNCTIONS = {
     "fit": ("training/fit.py", "fit"),
@@ -273,6 +275,9 @@ def test_options_reach_the_function(fit_was_given: dict[str, object]) -> None:
         "val_split": 0.5,
         "epochs": 3,
         "quiet": True,
+        "pooling_options": {},
+        "lora_options": {},
+        "adapter": False,
         "skip_bad_items": False,
         "columns": {"text": "a", "label": "b"},
         "model_options": {"sizes": "512,128", "bias": "no"},

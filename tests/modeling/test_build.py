@@ -117,7 +117,7 @@ def test_pretrained_weights_are_the_published_ones_and_random_ones_follow_the_se
 
 @pytest.mark.usefixtures("acme")
 def test_an_options_value_reaches_the_network() -> None:
-    drop = build_model("letters", dropout="0.25").get_submodule("encoders.text.extractor.network.letters_drop")
+    drop = build_model("letters", dropout="0.25").get_submodule("towers.0.encoders.text.extractor.network.letters_drop")
     assert isinstance(drop, nn.Dropout)
     assert drop.p == 0.25
 

@@ -14,12 +14,14 @@ import torch
 from PIL import Image
 from torch import nn
 
-from finetuner_core.artifacts.folder import find_row
+from finetuner_core.artifacts.saved import find_row
 from finetuner_core.errors import DataError, FolderError, OptionError
 from finetuner_core.interfaces import LoadedBackbone
 from finetuner_core.modeling import embedding_model
+from finetuner_core.modeling import tower as tower_module
 from finetuner_core.modeling.build import build_model, load
-from finetuner_core.modeling.embedding_model import HEAD_FILE, EmbeddingModel
+from finetuner_core.modeling.embedding_model import EmbeddingModel
+from finetuner_core.modeling.tower import HEAD_FILE, Tower
 
 pytestmark = pytest.mark.usefixtures("acme")
 
@@ -246,7 +248,7 @@ def test_a_disk_that_refuses_safetensors_is_told_of_the_folder(tmp_path: Path, m
     from safetensors.torch import save_file
 
     # A folder that is not there stands for any reason that the disk has.
-    monkeypatch.setattr(embedding_model, "save_file", lambda tensors, file: save_file(tensors, tmp_path / "no" / "x"))
+    monkeypatch.setattr(tower_module, "save_file", lambda tensors, file: save_file(tensors, tmp_path / "no" / "x"))
     with pytest.raises(FolderError, match=r'model" cannot be written: .*No such file'):
         build("letters", output_dim=3).save(tmp_path / "model")
     assert not list(tmp_path.glob("*model*"))
@@ -254,9 +256,18 @@ def test_a_disk_that_refuses_safetensors_is_told_of_the_folder(tmp_path: Path, m
 
 def test_new_weights_are_those_that_were_kept() -> None:
     model = build("letters")
-    loaded = dataclasses.replace(model._loaded, new_weights=("head.weight", "letters_out.bias", "letters_in.weight"))
+    tower = model.tower("text")
+    new = ("head.weight", "letters_out.bias", "letters_in.weight")
     rebuilt = EmbeddingModel(
-        info=model.info, pooling="mean", encoders={"text": model.encoder("text")}, loaded=loaded, pretrained=True
+        Tower(
+            info=tower.info,
+            base=tower.base,
+            pooling="mean",
+            pooling_options={},
+            encoders={"text": tower.encoder("text")},
+            loaded=dataclasses.replace(tower.loaded, new_weights=new),
+            pretrained=True,
+        )
     )
     assert rebuilt.new_weights == ["letters_out.bias", "letters_in.weight"]
     assert model.new_weights == []

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from finetuner_core.losses.infonce import InfoNCELoss
-from finetuner_core.training.optimizer import LOSS_LEARNING_RATE, build_optimizer, learning_rate_factor
+from finetuner_core.training.optimizer import NEW_LEARNING_RATE, build_optimizer, learning_rate_factor
 from finetuner_core.training.settings import Schedule
 
 
@@ -66,11 +66,11 @@ def test_matrices_decay_and_nothing_else() -> None:
         "frozen.bias": None,
     }
     (temperature,) = loss.parameters()
-    assert setting[id(temperature)] == (0, LOSS_LEARNING_RATE)
+    assert setting[id(temperature)] == (0, NEW_LEARNING_RATE)
     assert len(setting) == 7
 
 
-@pytest.mark.parametrize(("rate", "expected"), [(1e-5, LOSS_LEARNING_RATE), (0.1, 0.1)])
+@pytest.mark.parametrize(("rate", "expected"), [(1e-5, NEW_LEARNING_RATE), (0.1, 0.1)])
 def test_a_loss_learns_at_its_own_rate_or_faster(rate: float, expected: float) -> None:
     optimizer = build_optimizer(nn.Linear(2, 2), InfoNCELoss(learnable=True), rate, 0)
     assert [group["lr"] for group in optimizer.param_groups] == [rate, rate, expected]

@@ -19,6 +19,7 @@ RIGHT: dict[str, Any] = {
     "schedule": "cosine",
     "max_grad_norm": 1.0,
     "freeze": None,
+    "lora": None,
     "augment": "auto",
     "precision": "auto",
     "device": "auto",
@@ -41,6 +42,9 @@ RIGHT: dict[str, Any] = {
         ("max_grad_norm", 0),
         ("freeze", "backbone"),
         ("freeze", 3),
+        ("freeze", "image"),
+        ("freeze", "query"),
+        ("lora", 8),
         ("augment", "crop+mirror"),
         ("precision", "bfloat16"),
         ("seed", 2**64 - 1),
@@ -71,11 +75,15 @@ def test_what_is_right_is_kept(name: str, value: object) -> None:
         ("schedule", "cosin", 'allowed are cosine, linear. Did you mean "cosine"?'),
         ("schedule", None, "allowed are cosine, linear"),
         ("max_grad_norm", -1, "it must be at least 0"),
-        ("freeze", "head", '"backbone", or how many of its first stages, such as 2'),
-        ("freeze", 0, '"backbone", or how many of its first stages, such as 2'),
-        ("freeze", -1, '"backbone", or how many of its first stages, such as 2'),
-        ("freeze", True, '"backbone", or how many of its first stages, such as 2'),
-        ("freeze", 1.5, '"backbone", or how many of its first stages, such as 2'),
+        ("freeze", "head", "it is backbone, the tower of text, image, query or document, or how"),
+        ("freeze", 0, "it is backbone, the tower of text, image, query or document, or how"),
+        ("freeze", -1, "it is backbone, the tower of text, image, query or document, or how"),
+        ("freeze", True, "it is backbone, the tower of text, image, query or document, or how"),
+        ("freeze", 1.5, "it is backbone, the tower of text, image, query or document, or how"),
+        ("freeze", "txt", 'Did you mean "text"?'),
+        ("lora", 0, "it is the rank of the matrices, such as 8"),
+        ("lora", "8", "it is the rank of the matrices, such as 8"),
+        ("lora", True, "it is the rank of the matrices, such as 8"),
         ("augment", "mirror", 'allowed are auto, none, crop, crop+mirror. Did you mean "crop+mirror"?'),
         ("precision", "float16", 'allowed are auto, float32, bfloat16. Did you mean "bfloat16" or "float32"?'),
         ("seed", -1, "it must be at least 0"),
@@ -90,3 +98,8 @@ def test_what_is_wrong_is_named_with_its_value_and_what_is_allowed(name: str, va
     assert message.startswith(f"{name} is ")
     assert str(value) in message
     assert allowed in message
+
+
+def test_lora_and_freezing_do_not_go_together() -> None:
+    with pytest.raises(OptionError, match="freeze does not go with it"):
+        Settings(**RIGHT | {"lora": 8, "freeze": 1})

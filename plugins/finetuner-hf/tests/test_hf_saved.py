@@ -81,7 +81,7 @@ def test_weights_that_the_checkpoint_lacks_are_named_in_order(tmp_path: Path, sa
     model = finetuner.build_model(str(tmp_path / "bert"))
     assert model.new_weights == [f"encoder.{name}" for name in removed[:2]]
     assert set(model.new_weights) <= {
-        name.removeprefix("encoders.text.extractor.") for name, _ in model.named_parameters()
+        name.removeprefix("towers.0.encoders.text.extractor.") for name, _ in model.named_parameters()
     }
 
 

@@ -52,7 +52,7 @@ def check(model: finetuner.EmbeddingModel, name: str, tensors: dict[str, torch.T
     row = next(row for row in rows.ROWS if row.name == name)
     used = {id(parameter) for parameter in model.parameters()}
     compared = 0
-    for key, parameter in model._loaded.network.named_parameters():
+    for key, parameter in model.tower(model.modalities[0]).loaded.network.named_parameters():
         if id(parameter) in used:
             assert torch.equal(parameter, tensors[prefix + key.removeprefix("encoder.")]), key
             compared += parameter.numel()
@@ -122,7 +122,7 @@ def test_clip(put_into_cache: PutIntoCache, pictures: list[Image.Image]) -> None
     assert np.isfinite(images).all()
     assert len(model.preprocess("text").prepare(["cat " * 600])[0].ids) == 77
     with torch.inference_mode():
-        tower = model._loaded.network.eval()
+        tower = model.tower(model.modalities[0]).loaded.network.eval()
         assert isinstance(tower, CLIPModel)
         fed = model.preprocess("image").collate(model.preprocess("image").prepare(pictures[:1]))["pixels"]
         expected = nn.functional.normalize(tower.get_image_features(pixel_values=fed).pooler_output).numpy()
