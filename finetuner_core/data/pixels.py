@@ -16,6 +16,9 @@ from finetuner_core.interfaces import Batch
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+MAX_RATIO = 64
+"""How many times longer than its shorter side an image may be; of a longer one the middle is taken."""
+
 
 class PixelPreprocess:
     """Reads and resizes images ahead; crops them to size and normalises them in the batch.
@@ -45,7 +48,7 @@ class PixelPreprocess:
 
     def prepare(self, items: Sequence[object]) -> list[Tensor]:
         """Images from paths or PIL images, uint8 (3, H, W) each."""
-        return [_to_pixels(self._resize(read_image(item))) for item in items]
+        return [_to_pixels(self._resize(_middle(read_image(item)))) for item in items]
 
     def length(self, prepared: Tensor) -> int:
         """1: all images of a network are of one size."""
@@ -66,6 +69,20 @@ class PixelPreprocess:
             elif missing < 0:
                 image = image.narrow(dim, self._offset(-missing), size)
         return image
+
+
+def _middle(image: Image) -> Image:
+    """The middle of a strip, and any other image as it is.
+
+    Enlarged until its shorter side is as long as the network wants it, an image of 1 x 30,000 pixels would fill the
+    memory, and nearly all of it is then cropped away.
+    """
+    width, height = image.size
+    longest = MAX_RATIO * min(width, height)
+    if max(width, height) <= longest:
+        return image
+    left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
+    return image.crop((left, top, min(width, left + longest), min(height, top + longest)))
 
 
 def _to_pixels(image: Image) -> Tensor:

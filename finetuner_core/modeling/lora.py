@@ -10,7 +10,7 @@ import copy
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from safetensors import SafetensorError
@@ -20,16 +20,11 @@ from torch import Tensor, nn
 from finetuner_core.errors import FolderError, OptionError, PluginError
 from finetuner_core.values import Option, OptionValue
 
-if TYPE_CHECKING:
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
 ADAPTER_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
 
 OPTIONS = (
-    Option(
-        "alpha", "float", None, "The matrices' product is scaled by alpha / rank; 2 * rank where not set.", minimum=0
-    ),
+    Option("alpha", "int", None, "The matrices' product is scaled by alpha / rank; 2 * rank where not set.", minimum=1),
     Option("dropout", "float", 0.0, "Share of the matrices' input that is dropped in training.", minimum=0),
     Option("targets", "str", None, "Ends of the names of the layers that get matrices, such as query,value; else all."),
 )
@@ -89,27 +84,31 @@ def merged(network: nn.Module, encoders: nn.ModuleDict) -> nn.Module:
     """
     if not has_matrices(encoders):
         return network
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
     # Copied together, so that the copies share what the originals do.
     network, encoders = copy.deepcopy((network, encoders))
+    plain: dict[nn.Module, nn.Module] = {}
     for root in (encoders, network):
-        for parent in list(root.modules()):
-            for name, child in parent.named_children():
-                if isinstance(child, BaseTunerLayer):
-                    setattr(parent, name, _merge(child))
+        _take_out(root, plain)
     return network
 
 
-def _merge(layer: BaseTunerLayer) -> nn.Module:
-    """The layer itself, with what its matrices add; where both trees have it, the second only takes it out."""
-    if hasattr(layer, "unload_and_optionally_merge_module"):
-        whole: nn.Module = layer.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
-        return whole
-    if not layer.merged:
-        layer.merge()
-    base: nn.Module = layer.get_base_layer()
-    return base
+def _take_out(module: nn.Module, plain: dict[nn.Module, nn.Module]) -> None:
+    """Puts each wrapped layer itself, with what its matrices add, in its place; `plain` has those that are done."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, child in module.named_children():
+        if not isinstance(child, BaseTunerLayer):
+            _take_out(child, plain)
+            continue
+        if child not in plain:
+            if hasattr(child, "unload_and_optionally_merge_module"):  # attention, which is put together anew
+                plain[child] = child.unload_and_optionally_merge_module(
+                    merge=True, safe_merge=False, adapter_names=None
+                )
+            else:
+                child.merge()
+                plain[child] = child.get_base_layer()
+        setattr(module, name, plain[child])
 
 
 def write(encoders: nn.ModuleDict, folder: Path) -> None:

@@ -64,9 +64,9 @@ class GemPooling(Pooling):
     def forward(self, features: Features) -> Tensor:
         """Vectors (B, D)."""
         # In float32: a power of a number in half precision soon leaves its range.
-        tokens = features.tokens.float().clamp(min=self.FLOOR)
+        tokens = _real(features.tokens.float(), features.mask).clamp(min=self.FLOOR)
         # Divided by the largest, so that no power overflows.
-        largest = tokens.masked_fill(~features.mask.unsqueeze(-1), self.FLOOR).amax(1, keepdim=True)
+        largest = tokens.amax(1, keepdim=True)
         mean = _mean((tokens / largest).pow(self.p), features.mask).clamp(min=torch.finfo(torch.float32).tiny)
         return (largest.squeeze(1) * mean.pow(1 / self.p)).to(features.tokens.dtype)
 

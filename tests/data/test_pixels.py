@@ -67,3 +67,18 @@ def test_prepares_files_resized(tmp_path: Path) -> None:
     assert bool((prepared == 77).all())
     assert prepared.is_contiguous()
     assert feeding.length(prepared) == 1
+
+
+@pytest.mark.parametrize(("shape", "sides"), [((1, 30_000), (6, 384)), ((30_000, 2), (384, 6)), ((2, 128), (6, 384))])
+def test_of_a_strip_the_middle_is_enlarged_and_not_all_of_it(shape: tuple[int, int], sides: tuple[int, int]) -> None:
+    image = np.zeros((*shape, 3), dtype=np.uint8)
+    image[shape[0] // 2, shape[1] // 2] = 200
+
+    def resize(image: Image.Image) -> Image.Image:
+        factor = 6 // min(image.size)
+        return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+
+    feeding = PixelPreprocess(resize=resize, image_size=(6, 6), mean=(0, 0, 0), std=(1, 1, 1), offset=lambda n: n // 2)
+    (prepared,) = feeding.prepare([Image.fromarray(image)])
+    assert tuple(prepared.shape[1:]) == sides
+    assert feeding.collate([prepared])["pixels"].max() == pytest.approx(200 / 255)

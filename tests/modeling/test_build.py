@@ -15,8 +15,10 @@ from torch import nn
 from finetuner_core.catalogue.registry import catalogue
 from finetuner_core.errors import FolderError, OptionError, PluginError, UnknownNameError
 from finetuner_core.modeling.build import build_model, load
+from finetuner_core.values import TEXT_POOLINGS
 
 InstallPlugin = Callable[..., None]
+POOLINGS = ", ".join(TEXT_POOLINGS)
 
 PLUGIN = """
 from finetuner_core.plugin import BackboneInfo, PoolingInfo, hookimpl
@@ -77,9 +79,9 @@ RIGHT = {
         ({"dropout": -1}, 'acme/letters: dropout is "-1"; it must be at least 0.'),
         (
             {"pooling": "maen"},
-            'letters does not support the pooling "maen". Did you mean "mean"?\nIt supports mean, cls, max.',
+            f'letters does not support the pooling "maen". Did you mean "mean"?\nIt supports {POOLINGS}.',
         ),
-        ({"pooling": "native"}, 'letters does not support the pooling "native".\nIt supports mean, cls, max.'),
+        ({"pooling": "native"}, f'letters does not support the pooling "native".\nIt supports {POOLINGS}.'),
         ({"output_dim": 0}, "output_dim is 0; it must be at least 1."),
         ({"output_dim": -3}, "output_dim is -3; it must be at least 1."),
     ],

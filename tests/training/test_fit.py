@@ -6,19 +6,22 @@ import csv
 import json
 import random
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from acme.networks import LetterPreprocess
 from PIL import Image
 
 import finetuner_core
 from finetuner_core.data.augment import augment
 from finetuner_core.data.dataset import Column, Dataset
 from finetuner_core.errors import DataError, FolderError, OptionError, PluginError, UnknownNameError
+from finetuner_core.interfaces import Batch
 from finetuner_core.modeling.build import build_model, load
 from finetuner_core.training import fit as fit_module
 from finetuner_core.training.fit import FitResult, fit
@@ -103,6 +106,9 @@ EASY: dict[str, tuple[str, Callable[[Path], Path], dict[str, Any]]] = {
     "a folder of images": ("pixels", image_folder, {}),
     "text with images": ("both", captioned_images, {"epochs": 10, "learning_rate": 0.1}),
     "vectors": ("numbers", vectors, {"epochs": 20}),
+    "two towers": ("pixels", captioned_images, {"epochs": 10, "learning_rate": 0.1, "text_model": "letters"}),
+    "two towers for texts": ("letters", text_pairs, {"epochs": 15, "text_model": "letters", "output_dim": 12}),
+    "a trained pooling": ("letters", labelled_texts, {"pooling": "attention", "pooling_options": {"heads": 2}}),
 }
 
 
@@ -539,3 +545,95 @@ def test_by_default_what_is_new_learns_faster_than_what_is_pretrained(tmp_path: 
     frozen = rate("letters", texts, freeze="backbone", output_dim=4)
     assert pretrained < scratch < frozen
     assert rate("letters", texts, learning_rate=0.5) == 0.5
+
+
+def test_by_default_two_towers_are_trained_in_both_directions(tmp_path: Path) -> None:
+    fit("letters", text_pairs(tmp_path), out=tmp_path / "model", text_model="letters", **FAST | {"epochs": 1})
+    loss = json.loads((tmp_path / "model" / "training.json").read_text())["loss"]
+    assert loss == {"name": "infonce", "options": {"temperature": 0.07, "learnable": True, "symmetric": True}}
+
+
+def test_labels_do_not_tell_two_towers_for_texts_apart(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"data for it are pairs of both \(anchor, positive\)"):
+        fit("letters", labelled_texts(tmp_path), text_model="letters", **FAST)
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_lora_is_trained_and_saved_merged_or_as_an_adapter(adapter: bool, tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="LoRA needs PEFT")
+    settings = {"lora": 4, "lora_options": {"alpha": 8}, "adapter": adapter, "epochs": 10}
+    result = fit("letters", labelled_texts(tmp_path), out=tmp_path / "model", **FAST | settings)
+    assert result.after["map"] > result.before["map"] + 0.15
+    assert (tmp_path / "model" / "adapter_model.safetensors").exists() is adapter
+    texts = ["ab", "", "AQxyz"]
+    np.testing.assert_allclose(load(tmp_path / "model").encode(texts), result.model.encode(texts), atol=1e-5)
+
+
+def test_what_goes_with_lora_is_asked_for_with_it(tmp_path: Path) -> None:
+    data = labelled_texts(tmp_path)
+    with pytest.raises(OptionError, match="and lora, which asks for them, is not given"):
+        fit("letters", data, lora_options={"alpha": 8}, **FAST)
+    with pytest.raises(OptionError, match="letters has no adapter to save"):
+        fit("letters", data, adapter=True, **FAST)
+
+
+CLASSES = """
+from finetuner_core.plugin import LossInfo, Option, hookimpl
+
+@hookimpl
+def list_losses():
+    return [LossInfo("proxies", "", (Option("num_classes", "int", help="How many.", required=True),))]
+
+@hookimpl
+def build_loss(info, dim, options):
+    import torch
+    class Proxies(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.proxies = torch.nn.Parameter(torch.randn(options["num_classes"], dim))
+        def forward(self, embeddings, labels, ref_emb=None, ref_labels=None):
+            return torch.nn.functional.cross_entropy(10 * embeddings @ self.proxies.T, labels)
+    return Proxies()
+"""
+
+
+def test_a_loss_is_told_how_many_classes_labelled_data_has(tmp_path: Path, install_plugin: InstallPlugin) -> None:
+    install_plugin("proxy", CLASSES)
+    data = labelled_texts(tmp_path, classes=30)
+    fit("letters", data, out=tmp_path / "model", loss="proxies", **FAST | {"epochs": 1})
+    record = json.loads((tmp_path / "model" / "training.json").read_text())
+    # Of 30 classes 6 are held out.
+    assert record["loss"]["options"] == {"num_classes": 24}
+    with pytest.raises(OptionError, match="loss proxies needs the option num_classes"):
+        fit("letters", text_pairs(tmp_path), loss="proxies", **FAST)
+
+
+class Cutting(LetterPreprocess):
+    """Reads four letters of each text."""
+
+    max_length = 4
+
+    def prepare(self, items: Sequence[object]) -> list[list[int]]:
+        return [ids[:5] for ids in super().prepare(items)]
+
+    def is_cut(self, prepared: list[int]) -> bool:
+        return len(prepared) > 4
+
+    def collate(self, prepared: Sequence[list[int]]) -> Batch:
+        return super().collate([ids[:4] for ids in prepared])
+
+
+def test_texts_that_are_cut_are_counted_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    model = build_model("letters")
+    model.tower("text").loaded = replace(model.tower("text").loaded, preprocess={"text": Cutting()})
+    assert np.array_equal(model.encode(["abcdef"]), model.encode(["abcdxx"]))
+    texts = ["abc", "abcd", "abcde", "Q" * 30] * 4
+    data = Dataset((Column("text", "text", texts),), list("abcd") * 4)
+    caplog.clear()
+    fit(model, data, data, **FAST)
+    said = "8 of 16 texts are longer than the 4 tokens that are read of each: their ends were left out"
+    # Of the evaluation data, which is encoded before and after, and of the training data, which six epochs go through.
+    items = json.loads("[" + caplog.messages[-1].split(" texts")[0].replace(" of ", ",") + "]")
+    assert caplog.messages[0] == said
+    assert len(caplog.messages) == 2
+    assert items[0] * 2 == items[1]

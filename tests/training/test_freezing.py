@@ -132,3 +132,42 @@ def test_all_stages_are_the_backbone() -> None:
     freeze(by_number, 2)
     freeze(by_name, "backbone")
     assert [p.requires_grad for p in by_number.parameters()] == [p.requires_grad for p in by_name.parameters()]
+
+
+@pytest.mark.parametrize(("what", "prefix"), [("text", "letters_"), ("image", "pixels_")])
+def test_one_tower_is_frozen_and_the_other_trained(what: str, prefix: str) -> None:
+    model = build_model("pixels", text_model="letters", output_dim=4)
+    freeze(model, what)
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert frozen == {name for name, _ in model.named_parameters() if prefix in name} != set()
+    one = build_model("both")
+    freeze(one, what)
+    assert all((prefix in name) is not parameter.requires_grad for name, parameter in one.named_parameters())
+
+
+@pytest.mark.parametrize("what", ["query", "document"])
+def test_the_tower_of_one_side_is_frozen(what: str) -> None:
+    model = build_model("letters", text_model="letters", output_dim=4)
+    freeze(model, what)
+    (frozen,) = {side for side, tower in model.sided_towers() if not all(p.requires_grad for p in tower.parameters())}
+    assert frozen == what
+
+
+def test_a_tower_that_is_not_there() -> None:
+    with pytest.raises(OptionError, match="freeze is query, but both has only backbone, image, text"):
+        freeze(build_model("both"), "query")
+
+
+def test_beside_lora_the_backbone_stays_and_all_else_moves() -> None:
+    pytest.importorskip("peft", reason="LoRA needs PEFT")
+    from finetuner_core.modeling import lora
+    from finetuner_core.values import resolve_options
+
+    model = build_model("pixels", output_dim=4, pooling="gem")
+    lora.inject(model.tower("image").encoders, 2, resolve_options(lora.OPTIONS, {}, "lora"))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    data = images()
+    frozen = [*freeze(model, None), *batch_statistics(model)]
+    train(model, ContrastiveLoss(margin=2), data, ClassBatches(data, 8, 4, 0), PLAN, frozen=frozen)
+    moving = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert moving == names(model, "lora_", "projection", "pooling.p") != set()

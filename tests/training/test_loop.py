@@ -239,3 +239,10 @@ def test_bfloat16_is_what_is_computed_in_and_not_what_is_kept() -> None:
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     train(model, InfoNCELoss(), PAIRS, PairBatches(PAIRS, 5, 0), PLAN)
     assert inside[-1] is torch.float32
+
+
+def test_what_no_gradient_reaches_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    model = build_model("letters")
+    model.encoder("text").register_parameter("idle", nn.Parameter(torch.zeros(2)))
+    train(model, InfoNCELoss(), PAIRS, PairBatches(PAIRS, 3, 0), replace(PLAN, epochs=2))
+    assert caplog.messages == ["1 parameters get no gradient and stay as they are, such as towers.0.encoders.text.idle"]

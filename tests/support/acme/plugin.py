@@ -8,7 +8,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetuner_core.plugin import BackboneInfo, Modality, Option, OptionValue, hookimpl
+from finetuner_core.plugin import (
+    TEXT_POOLINGS,
+    TOKEN_POOLINGS,
+    BackboneInfo,
+    Modality,
+    Option,
+    OptionValue,
+    hookimpl,
+)
 
 if TYPE_CHECKING:
     from finetuner_core.interfaces import FeatureExtractor, LoadedBackbone
@@ -22,10 +30,10 @@ ROWS = {
             16,
             "toy",
             "Letters, embedded",
-            poolings=("mean", "cls", "max"),
+            poolings=TEXT_POOLINGS,
             options=(Option("dropout", "float", 0.0, "Of the embedded letters.", minimum=0),),
         ),
-        BackboneInfo("pixels", "image-to-image", 12, "toy", "Pixels, convolved", poolings=("native", "mean")),
+        BackboneInfo("pixels", "image-to-image", 12, "toy", "Pixels, convolved", poolings=("native", *TOKEN_POOLINGS)),
         BackboneInfo("both", "text-to-image", 8, "toy", "Letters and pixels in one space"),
         BackboneInfo(
             "numbers",
