@@ -20,23 +20,24 @@ UNKNOWN_OPTION = "an_option_that_no_backbone_has"
 
 
 def check_gradient(subject: Subject) -> None:
-    """Every parameter of the extractors gets a gradient, with each pooling of the row.
+    """Every parameter of an extractor gets a gradient from its modality, with each pooling of the row.
 
     One that gets none is saved, counted and moved to the GPU for nothing; and most often it shows that the vector is
     not the right one: that the head was left on, or that pooling comes before a layer that ought to come first.
     """
     for pooling in row_of(subject).poolings:
         model = stir(build(subject, pooling)).requires_grad_(True)
+        unused = []
         for modality in model.modalities:
+            model.zero_grad()
             preprocess, encoder = model.preprocess(modality), model.encoder(modality)
             vectors = encoder(preprocess.collate(preprocess.prepare(items(subject, modality))))
             torch.autograd.backward((vectors * torch.linspace(-1, 1, vectors.numel()).view(vectors.shape)).sum())
-        unused = [
-            f"{modality}: {name}"
-            for modality in model.modalities
-            for name, parameter in model.encoder(modality).extractor.named_parameters()
-            if parameter.grad is None or not parameter.grad.any()
-        ]
+            unused += [
+                f"{modality}: {name}"
+                for name, parameter in encoder.extractor.named_parameters()
+                if parameter.grad is None or not parameter.grad.any()
+            ]
         require(
             not unused,
             f"{subject.full_name} with pooling {pooling}: {len(unused)} parameters have no part in the vector: "
@@ -159,5 +160,5 @@ def _numbers_in(folder: Path) -> int:
 
 def _numbers_of(model: EmbeddingModel) -> int:
     """Each tensor once, also where two names or two modalities share it."""
-    tensors = {id(tensor): tensor.numel() for tensor in model.encoders.state_dict(keep_vars=True).values()}
+    tensors = {id(tensor): tensor.numel() for tensor in model.state_dict(keep_vars=True).values()}
     return sum(tensors.values())
