@@ -12,7 +12,7 @@ from safetensors import safe_open
 from finetuner_core.errors import OptionError
 from finetuner_core.modeling.build import load
 from finetuner_core.modeling.embedding_model import EmbeddingModel
-from finetuner_core.testing.backbone import build, embed, farthest, items, models_of, row_of, stir, where
+from finetuner_core.testing.backbone import build, embed, farthest, items, models_of, row_of, sides_of, stir, where
 from finetuner_core.testing.check import Subject, fail, require
 from finetuner_core.testing.network import watched_network
 
@@ -90,13 +90,13 @@ def check_save(subject: Subject) -> None:
             opened = model
             for folder in (Path(scratch) / "once", Path(scratch) / "again"):
                 opened = load(opened.save(folder))
-                for modality in model.modalities:
+                for modality, side in ((it, side) for it in model.modalities for side in sides_of(model, it)):
                     some = items(subject, modality)
-                    before, after = embed(model, modality, some), embed(opened, modality, some)
+                    before, after = embed(model, modality, some, side), embed(opened, modality, some, side)
                     require(
                         torch.equal(before, after),
-                        f"{where(model, modality)}: saved and loaded {folder.name}, the vectors differ "
-                        f"by {farthest(before, after):.2g}.",
+                        f"{where(model, modality)}: saved and loaded {folder.name}, the vectors of "
+                        f"{side or 'items'} differ by {farthest(before, after):.2g}.",
                         "Let LoadedBackbone.save write the network that it is handed, buffers and settings included, "
                         "and all that the preprocess needs.",
                     )
