@@ -18,9 +18,8 @@ HAS_TORCH = importlib.util.find_spec("torch") is not None
 OWN_PLUGINS = {f"finetuner-{name}" for name in ("mlp", "timm", "hf", "openclip", "metric-learning")}
 
 # The catalogue and the contract have to work without torch, and are tested without it as well. The other rooms compute.
-collect_ignore_glob = (
-    [] if HAS_TORCH else [f"{room}/*" for room in ("modeling", "losses", "training", "evaluation", "artifacts", "data")]
-)
+COMPUTING = ("modeling", "losses", "training", "evaluation", "artifacts", "data", "testing/computing")
+collect_ignore_glob = [] if HAS_TORCH else [f"{room}/*" for room in COMPUTING]
 
 InstallPlugin = Callable[..., None]
 

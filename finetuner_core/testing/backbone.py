@@ -16,7 +16,9 @@ from finetuner_core.modeling.build import build_model
 from finetuner_core.modeling.embedding_model import EmbeddingModel
 from finetuner_core.testing.check import Subject, fail
 from finetuner_core.testing.samples import items_of
-from finetuner_core.values import BackboneInfo, Modality
+from finetuner_core.values import BackboneInfo, Modality, Side
+
+SIDES: tuple[Side, ...] = ("query", "document")
 
 TOLERANCE = 1e-4
 """How far apart numbers of vectors of length 1 may be that ought to be equal: kernels differ with a batch's size."""
@@ -104,12 +106,19 @@ def features(model: EmbeddingModel, modality: Modality, some: Sequence[object]) 
     return given
 
 
-def embed(model: EmbeddingModel, modality: Modality, some: Sequence[object]) -> Tensor:
+def embed(model: EmbeddingModel, modality: Modality, some: Sequence[object], side: Side | None = None) -> Tensor:
     """The vectors of items, all in one batch, as `encode` makes them."""
-    preprocess = model.preprocess(modality)
     with torch.inference_mode():
-        vectors: Tensor = model.encoder(modality)(preprocess.collate(preprocess.prepare(some)))
+        vectors: Tensor = model(modality, model.preprocess(modality, side).prepare(some), side)
     return vectors
+
+
+def sides_of(model: EmbeddingModel, modality: Modality) -> list[Side | None]:
+    """The sides on which items are fed in a way of their own, and `None`."""
+    ways: dict[int, Side | None] = {}
+    for side in (None, *SIDES):
+        ways.setdefault(id(model.preprocess(modality, side)), side)
+    return list(ways.values())
 
 
 def farthest(one: Tensor, other: Tensor) -> float:

@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
-from finetuner_core.interfaces import Batch, TextPreprocess
+from finetuner_core.interfaces import Batch, Preprocess, TextPreprocess
 from finetuner_core.modeling.embedding_model import EmbeddingModel
-from finetuner_core.testing.backbone import embed, items, model_of, row_of, vector_width
+from finetuner_core.testing.backbone import embed, items, model_of, row_of, sides_of, vector_width
 from finetuner_core.testing.check import Subject, fail, require
 from finetuner_core.testing.samples import ODD_TEXTS, odd_items_of
+from finetuner_core.values import Modality, Side
 
 
 def check_modalities(subject: Subject) -> None:
-    """There is an encoder and a preprocess for each modality of the row's task, and for no other."""
-    model, expected = model_of(subject), set(row_of(subject).modalities)
-    encoders = set(model.encoders)
+    """There is an encoder and a preprocess for each modality of the row's task."""
+    model, row = model_of(subject), row_of(subject)
     require(
-        encoders == expected,
-        f"{subject.full_name} has encoders for {sorted(encoders)}, and its task "
-        f"{row_of(subject).task} is about {sorted(expected)}.",
-        "Give one extractor for each from strip_head, or correct the row's task.",
+        model.modalities == row.modalities,
+        f"{subject.full_name} takes {', '.join(model.modalities)}, and its task {row.task} is about "
+        f"{', '.join(row.modalities)}.",
+        "Correct the row's task.",
     )
-    for modality in row_of(subject).modalities:
+    for modality in row.modalities:
         try:
+            model.encoder(modality)
             preprocess = model.preprocess(modality)
         except KeyError:
-            fail(f"{subject.full_name} has no preprocess for {modality}.", "Give one in LoadedBackbone.preprocess.")
+            fail(
+                f"{subject.full_name} has no extractor or no preprocess for {modality}.",
+                "Give one from strip_head, and one in LoadedBackbone.preprocess.",
+            )
         missing = [name for name in ("prepare", "length", "collate") if not callable(getattr(preprocess, name, None))]
         require(
             not missing,
@@ -45,9 +49,8 @@ def check_preprocess(subject: Subject) -> None:
     as the core changes them in training: uint8 (3, H, W).
     """
     model = model_of(subject)
-    for modality in model.modalities:
-        preprocess, some = model.preprocess(modality), items(subject, modality)
-        about = f"The preprocess of {subject.full_name} for {modality}"
+    for modality, side, preprocess in _preprocesses(model):
+        some, about = items(subject, modality), f"The preprocess of {subject.full_name} for {side or modality}"
         prepared = preprocess.prepare(some)
         require(
             isinstance(prepared, list) and len(prepared) == len(some),
@@ -89,9 +92,8 @@ def check_pickle(subject: Subject) -> None:
     Training prepares in processes of its own, which are sent both.
     """
     model = model_of(subject)
-    for modality in model.modalities:
-        preprocess, some = model.preprocess(modality), items(subject, modality)
-        what = f"the preprocess of {subject.full_name} for {modality}"
+    for modality, side, preprocess in _preprocesses(model):
+        some, what = items(subject, modality), f"the preprocess of {subject.full_name} for {side or modality}"
         try:
             copy = pickle.loads(pickle.dumps(preprocess))
             what = f"what {what} prepares"
@@ -103,7 +105,7 @@ def check_pickle(subject: Subject) -> None:
             )
         require(
             _equal(copy.collate(prepared), preprocess.collate(preprocess.prepare(some))),
-            f"A pickled copy of the preprocess of {subject.full_name} for {modality} prepares something else.",
+            f"A pickled copy of the preprocess of {subject.full_name} for {side or modality} prepares something else.",
             "Let __getstate__ keep all that prepare and collate use.",
         )
 
@@ -114,10 +116,10 @@ def check_inputs(subject: Subject) -> None:
     A text preprocess that counts what it cuts says so of the long text, and of the empty one not.
     """
     model = model_of(subject)
-    for modality in model.modalities:
+    for modality, side, preprocess in _preprocesses(model):
         for what, item in odd_items_of(modality, vector_width(subject, modality)).items():
             try:
-                vectors = embed(model, modality, [item])
+                vectors = embed(model, modality, [item], side)
             except Exception as error:  # Whatever the network or its library makes of it.
                 fail(
                     f"{subject.full_name} cannot take {what}: {type(error).__name__}: {error}",
@@ -130,11 +132,10 @@ def check_inputs(subject: Subject) -> None:
                 "Prepare an empty text as one token at least, and divide by no count, length or deviation of zero.",
             )
         if modality == "text":
-            _check_cut(subject, model)
+            _check_cut(subject, preprocess)
 
 
-def _check_cut(subject: Subject, model: EmbeddingModel) -> None:
-    preprocess = model.preprocess("text")
+def _check_cut(subject: Subject, preprocess: Preprocess) -> None:
     if not isinstance(preprocess, TextPreprocess):  # A network that reads texts of any length cuts none.
         return
     empty, *_, long = preprocess.prepare(list(ODD_TEXTS.values()))
@@ -155,6 +156,13 @@ def _check_pixels(about: str, prepared: object) -> None:
         f"{about} prepares {found}.",
         "Prepare uint8 (3, H, W), as finetuner_core.data.pixels.PixelPreprocess does.",
     )
+
+
+def _preprocesses(model: EmbeddingModel) -> Iterator[tuple[Modality, Side | None, Preprocess]]:
+    """Each way in which items are fed."""
+    for modality in model.modalities:
+        for side in sides_of(model, modality):
+            yield modality, side, model.preprocess(modality, side)
 
 
 def _equal(one: Batch, other: Batch) -> bool:

@@ -16,18 +16,15 @@ LABELS = torch.tensor([0, 0, 1, 1, 2, 2, 0, 1])
 
 def check_scalar(subject: Subject) -> None:
     """The loss of a batch is one finite number, a float."""
-    value = _build(subject)(_embeddings(0), LABELS)
-    require(
-        isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point() and bool(value.isfinite()),
-        f"{subject.full_name} gives {value!r} for a batch of {len(LABELS)}.",
-        "Give one finite number, a tensor without dimensions: the mean over pairs, say.",
-    )
+    _require_number(subject, f"a batch of {len(LABELS)}", _build(subject)(_embeddings(0), LABELS))
 
 
 def check_gradient(subject: Subject) -> None:
     """A finite gradient reaches the embeddings, and each parameter that the loss itself has."""
     loss, embeddings = _build(subject), _embeddings(0).requires_grad_(True)
-    loss(embeddings, LABELS).backward()
+    value = loss(embeddings, LABELS)
+    _require_number(subject, f"a batch of {len(LABELS)}", value)
+    value.backward()
     _require_gradient(subject, "the embeddings", embeddings)
     for name, parameter in loss.named_parameters():
         _require_gradient(subject, name, parameter)
@@ -37,13 +34,9 @@ def check_references(subject: Subject) -> None:
     """With references the loss is a finite number as well, and both sides get a gradient: pairs are trained so."""
     embeddings, references = _embeddings(0).requires_grad_(True), _embeddings(1).requires_grad_(True)
     value = _build(subject)(embeddings, LABELS, ref_emb=references, ref_labels=LABELS.flip(0))
-    require(
-        value.ndim == 0 and bool(value.isfinite()),
-        f"{subject.full_name} with references gives {value!r}.",
-        "Form the pairs between ref_emb and the embeddings, and give one finite number.",
-    )
+    _require_number(subject, "a batch with references", value)
     value.backward()
-    _require_gradient(subject, "the embeddings, with references,", embeddings)
+    _require_gradient(subject, "the embeddings where there are references", embeddings)
     _require_gradient(subject, "the references", references)
 
 
@@ -55,8 +48,9 @@ def check_no_pairs(subject: Subject) -> None:
     """
     loss, embeddings = _build(subject), _embeddings(0)[:1].requires_grad_(True)
     value = loss(embeddings, LABELS[:1])
+    _require_number(subject, "one item", value)
     require(
-        bool(value.isfinite()) and (bool(value == 0) or any(True for _ in loss.parameters())),
+        bool(value == 0) or any(True for _ in loss.parameters()),
         f"{subject.full_name} of one item is {value.item()}.",
         "Where there is no pair, give embeddings.sum() * 0.",
     )
@@ -84,6 +78,7 @@ def check_order(subject: Subject) -> None:
     if not any(True for _ in loss.parameters()):
         again["with other numbers as labels"] = loss(embeddings, torch.tensor([2, 0, 1])[LABELS])
     for how, other in again.items():
+        _require_number(subject, f"a batch {how}", other)
         require(
             bool((value - other).abs() < TOLERANCE * max(1, value.abs().item())),
             f"{subject.full_name} is {value.item():.6g}, and {how} {other.item():.6g}.",
@@ -91,11 +86,20 @@ def check_order(subject: Subject) -> None:
         )
 
 
+def _require_number(subject: Subject, what: str, value: object) -> None:
+    found = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) and value.ndim else repr(value)
+    require(
+        isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point() and bool(value.isfinite()),
+        f"{subject.full_name} gives {found} for {what}.",
+        "Give one finite number, a tensor without dimensions: the mean over pairs, and embeddings.sum() * 0 of none.",
+    )
+
+
 def _require_gradient(subject: Subject, what: str, tensor: Tensor) -> None:
     gradient = tensor.grad
     require(
         gradient is not None and bool(gradient.any()) and bool(gradient.isfinite().all()),
-        f"{subject.full_name}: {what} has no gradient, or one with NaN or infinite numbers.",
+        f"{subject.full_name}: no gradient reaches {what}, or one with NaN or infinite numbers.",
         "Compute with torch, without detach() and .item(), and take no root of zero.",
     )
 

@@ -47,6 +47,7 @@ def check_light_import(subject: Subject) -> None:
         f'Importing the plugin "{subject.namespace}" imports {", ".join(heavy)}.',
         "Import these inside the hooks that build, or in a module that only these import.",
     )
+    _require_loaded(_listing(subject))
 
 
 def check_same_rows(subject: Subject) -> None:
@@ -55,7 +56,7 @@ def check_same_rows(subject: Subject) -> None:
     The table is read, written into files and compared: rows may not depend on time, order of a set, disk or network.
     """
     first, second, afresh = rows_of(_loaded(subject)), rows_of(_loaded(subject)), _listing(subject)
-    require(not afresh.problem, f"In a new process: {afresh.problem}", "See that it loads wherever it is started.")
+    _require_loaded(afresh)
     for rows, when in ((second, "the second time"), (afresh.rows, "in a new process")):
         changed = [row for pair in zip(first, rows, strict=False) if pair[0] != pair[1] for row in pair]
         require(
@@ -74,6 +75,7 @@ def check_no_socket(subject: Subject) -> None:
         f'Importing and listing the plugin "{subject.namespace}" asked the network for {", ".join(attempts[:3])}.',
         "Give the rows of list_* as literals; what has to be looked up belongs into find_backbone.",
     )
+    _require_loaded(_listing(subject))
 
 
 def check_rows(subject: Subject) -> None:
@@ -123,6 +125,11 @@ def _loaded(subject: Subject) -> Plugin:
         f"Install it with its entry point in the group {GROUP}; FINETUNER_DISABLE_PLUGINS must not name it.",
     )
     return found[0]
+
+
+def _require_loaded(listing: Listing) -> None:
+    """What did not load was not seen."""
+    require(not listing.problem, f"In a new process: {listing.problem}", "See that it loads wherever it is started.")
 
 
 @functools.lru_cache(maxsize=1)

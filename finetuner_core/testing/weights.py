@@ -12,7 +12,7 @@ from safetensors import safe_open
 from finetuner_core.errors import OptionError
 from finetuner_core.modeling.build import load
 from finetuner_core.modeling.embedding_model import EmbeddingModel
-from finetuner_core.testing.backbone import build, embed, farthest, items, models_of, row_of, stir, where
+from finetuner_core.testing.backbone import build, embed, farthest, items, models_of, row_of, sides_of, stir, where
 from finetuner_core.testing.check import Subject, fail, require
 from finetuner_core.testing.network import watched_network
 
@@ -20,23 +20,24 @@ UNKNOWN_OPTION = "an_option_that_no_backbone_has"
 
 
 def check_gradient(subject: Subject) -> None:
-    """Every parameter of the extractors gets a gradient, with each pooling of the row.
+    """Every parameter of an extractor gets a gradient from its modality, with each pooling of the row.
 
     One that gets none is saved, counted and moved to the GPU for nothing; and most often it shows that the vector is
     not the right one: that the head was left on, or that pooling comes before a layer that ought to come first.
     """
     for pooling in row_of(subject).poolings:
         model = stir(build(subject, pooling)).requires_grad_(True)
+        unused = []
         for modality in model.modalities:
+            model.zero_grad()
             preprocess, encoder = model.preprocess(modality), model.encoder(modality)
             vectors = encoder(preprocess.collate(preprocess.prepare(items(subject, modality))))
             torch.autograd.backward((vectors * torch.linspace(-1, 1, vectors.numel()).view(vectors.shape)).sum())
-        unused = [
-            f"{modality}: {name}"
-            for modality in model.modalities
-            for name, parameter in model.encoder(modality).extractor.named_parameters()
-            if parameter.grad is None or not parameter.grad.any()
-        ]
+            unused += [
+                f"{modality}: {name}"
+                for name, parameter in encoder.extractor.named_parameters()
+                if parameter.grad is None or not parameter.grad.any()
+            ]
         require(
             not unused,
             f"{subject.full_name} with pooling {pooling}: {len(unused)} parameters have no part in the vector: "
@@ -89,13 +90,13 @@ def check_save(subject: Subject) -> None:
             opened = model
             for folder in (Path(scratch) / "once", Path(scratch) / "again"):
                 opened = load(opened.save(folder))
-                for modality in model.modalities:
+                for modality, side in ((it, side) for it in model.modalities for side in sides_of(model, it)):
                     some = items(subject, modality)
-                    before, after = embed(model, modality, some), embed(opened, modality, some)
+                    before, after = embed(model, modality, some, side), embed(opened, modality, some, side)
                     require(
                         torch.equal(before, after),
-                        f"{where(model, modality)}: saved and loaded {folder.name}, the vectors differ "
-                        f"by {farthest(before, after):.2g}.",
+                        f"{where(model, modality)}: saved and loaded {folder.name}, the vectors of "
+                        f"{side or 'items'} differ by {farthest(before, after):.2g}.",
                         "Let LoadedBackbone.save write the network that it is handed, buffers and settings included, "
                         "and all that the preprocess needs.",
                     )
@@ -159,5 +160,5 @@ def _numbers_in(folder: Path) -> int:
 
 def _numbers_of(model: EmbeddingModel) -> int:
     """Each tensor once, also where two names or two modalities share it."""
-    tensors = {id(tensor): tensor.numel() for tensor in model.encoders.state_dict(keep_vars=True).values()}
+    tensors = {id(tensor): tensor.numel() for tensor in model.state_dict(keep_vars=True).values()}
     return sum(tensors.values())

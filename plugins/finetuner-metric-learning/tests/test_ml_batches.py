@@ -167,6 +167,12 @@ def test_what_is_repaired_is_broken_in_the_library(vectors: Any, labels: Tensor)
     assert not torch.isfinite(equal.grad).all()
 
 
+def test_the_boundaries_of_margin_loss_go_where_the_loss_goes(build: Any) -> None:
+    loss = build("MarginLoss", num_classes=3).to("meta")
+    assert loss.loss.beta.device.type == "meta"
+    assert losses.MarginLoss(num_classes=3).to("meta").beta.device.type == "cpu"
+
+
 def test_instance_loss_is_left_out_since_it_depends_on_the_order_of_the_batch(vectors: Any, labels: Tensor) -> None:
     order = torch.tensor([5, 0, 7, 2, 3, 8, 1, 6, 4])
     one, other = losses.InstanceLoss()(vectors(0), labels), losses.InstanceLoss()(vectors(0)[order], labels[order])

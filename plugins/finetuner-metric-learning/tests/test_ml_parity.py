@@ -201,3 +201,10 @@ def test_the_parameters_are_the_librarys(build: Any, library: Any) -> None:
         assert list(ours) == list(theirs)
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
         assert bool(ours) == bool(row.width)
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_ntxent_loss_is_the_cores_infonce(pairs: bool, build: Any, vectors: Any, labels: Tensor) -> None:
+    ours, cores = build("NTXentLoss", temperature=0.2), build("infonce", temperature=0.2)
+    references = {"ref_emb": vectors(1), "ref_labels": labels.clone()} if pairs else {}
+    torch.testing.assert_close(ours(vectors(0), labels, **references), cores(vectors(0), labels, **references))

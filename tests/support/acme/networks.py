@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -47,6 +48,14 @@ class NumberPreprocess:
 
     def collate(self, prepared: Sequence[np.ndarray]) -> Batch:
         return {"vectors": torch.from_numpy(np.stack(prepared))}
+
+
+def _resize(image: Image) -> Image:
+    return image.resize((SIZE + 4, SIZE + 4))
+
+
+def _half(excess: int) -> int:
+    return excess // 2
 
 
 class Letters(FeatureExtractor):
@@ -144,11 +153,11 @@ def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue
         feeding["text"] = LetterPreprocess()
     if "pixels_in" in network:
         feeding["image"] = PixelPreprocess(
-            resize=lambda image: image.resize((SIZE + 4, SIZE + 4)),
+            resize=_resize,
             image_size=(SIZE, SIZE),
             mean=(0.5, 0.5, 0.5),
             std=(0.5, 0.5, 0.5),
-            offset=lambda excess: excess // 2,
+            offset=_half,
         )
     if "numbers" in network:
         feeding["vector"] = NumberPreprocess(saved["input_size"])
@@ -170,9 +179,13 @@ def strip(loaded: LoadedBackbone, pooling: str) -> Mapping[Modality, FeatureExtr
     pooled = pooling == "native"
     made: dict[Modality, FeatureExtractor] = {}
     if "letters_in" in network:
-        made["text"] = Letters(network, pooled=pooled)
+        made["text"] = Letters(_part(network, "letters"), pooled=pooled)
     if "pixels_in" in network:
-        made["image"] = Pixels(network, pooled=pooled)
+        made["image"] = Pixels(_part(network, "pixels"), pooled=pooled)
     if "numbers" in network:
         made["vector"] = Numbers(network)
     return made
+
+
+def _part(network: nn.ModuleDict, prefix: str) -> nn.ModuleDict:
+    return nn.ModuleDict({name: module for name, module in network.items() if name.startswith(prefix)})

@@ -6,10 +6,14 @@ import fnmatch
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from pickle import UnpicklingError
 
+import torch
 from huggingface_hub import _CACHED_NO_EXIST, scan_cache_dir, try_to_load_from_cache
 from huggingface_hub.errors import CacheNotFound
 from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils.hub import cached_file
 
@@ -17,10 +21,11 @@ from finetuner_core.catalogue.names import is_path
 from finetuner_core.plugin import BackboneInfo, WeightsError
 from finetuner_core.values import near
 from finetuner_hf.families import families
+from finetuner_hf.refusals import why_not_opened
 from finetuner_hf.rows import ROWS
 
 # What transformers and its helpers raise where a repository is not there, not whole, or not what it says.
-LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
+LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
 
 
 def find(name: str) -> BackboneInfo | None:
@@ -42,10 +47,7 @@ def find(name: str) -> BackboneInfo | None:
     for family in families():
         if family.accepts(config):
             return family.row(name, config, source)
-    raise WeightsError(
-        f"{name} is a {config.model_type} model, which finetuner-hf does not open.\n"
-        "It opens text encoders, such as bert-base-cased, and CLIP; for images there is finetuner-timm."
-    )
+    raise why_not_opened(name, config)
 
 
 def cached_names(pattern: str) -> Iterable[str]:
@@ -77,7 +79,43 @@ def read_config(name: str) -> PreTrainedConfig:
 
 
 def read_json(name: str, file: str) -> dict[str, object] | list[dict[str, object]] | None:
-    """A JSON file of a Hub id or folder, `None` where it has none, or none can be had."""
+    """A JSON file of a Hub id or folder, `None` where it has none, or none can be had.
+
+    Raises:
+        WeightsError: if it is no JSON.
+    """
+    path = _path(name, file)
+    if path is None:
+        return None
+    try:
+        content: dict[str, object] | list[dict[str, object]] = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{name}: {file} cannot be read: {error}.\nMend the file, or fetch it anew.") from None
+    return content
+
+
+def read_weights(name: str, folder: str) -> dict[str, Tensor]:
+    """The weights in a folder of a Hub id or folder. Nothing that is in them is executed.
+
+    Raises:
+        WeightsError: if it has none, or they cannot be read.
+    """
+    try:
+        if (path := _path(name, f"{folder}/model.safetensors")) is not None:
+            return load_file(path)
+        if (path := _path(name, f"{folder}/pytorch_model.bin")) is not None:
+            weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+            return weights
+    except (OSError, RuntimeError, SafetensorError, UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(f"{name}: the weights in {folder} cannot be read: {reason}\nFetch them anew.") from None
+    raise WeightsError(
+        f"{name}: {folder} holds no weights, neither model.safetensors nor pytorch_model.bin.\n"
+        "Fetch all of the repository, or choose another pooling than native."
+    )
+
+
+def _path(name: str, file: str) -> Path | None:
     path = cached_file(
         name,
         file,
@@ -85,10 +123,7 @@ def read_json(name: str, file: str) -> dict[str, object] | list[dict[str, object
         _raise_exceptions_for_connection_errors=False,
         _raise_exceptions_for_gated_repo=False,
     )
-    if path is None:
-        return None
-    content: dict[str, object] | list[dict[str, object]] = json.loads(Path(path).read_text("utf-8"))
-    return content
+    return None if path is None else Path(path)
 
 
 def why_not_loaded(name: str, error: Exception) -> WeightsError:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from finetuner_core.plugin import BackboneInfo, Option
+from finetuner_core.plugin import TEXT_POOLINGS, BackboneInfo, Option
 
 OPTIONS = (
     Option("max_length", "int", None, "Tokens of a text that are read, the rest cut off; else all it can.", minimum=3),
 )
-TOKEN_POOLINGS = ("mean", "cls", "max")
+TEXT_OPTIONS = (
+    *OPTIONS,
+    Option("prompt", "str", None, "What is put before each text; else what the repository declares."),
+    Option("query_prompt", "str", None, "What is put before a query, in place of prompt; else what is declared."),
+    Option("document_prompt", "str", None, "What is put before a document, in place of prompt; else what is declared."),
+)
 
 ROWS = (
     BackboneInfo(
@@ -27,8 +32,8 @@ ROWS = (
         output_dim=768,
         architecture="transformer",
         description="Pretrained on BookCorpus and English Wikipedia",
-        poolings=TOKEN_POOLINGS,
-        options=OPTIONS,
+        poolings=TEXT_POOLINGS,
+        options=TEXT_OPTIONS,
         licence="Apache-2.0",
         source="https://huggingface.co/bert-base-cased",
         parameters=107_719_680,
@@ -39,8 +44,8 @@ ROWS = (
         output_dim=768,
         architecture="transformer",
         description="Pretrained on Bert, fine-tuned on MS Marco",
-        poolings=("native", *TOKEN_POOLINGS),
-        options=OPTIONS,
+        poolings=("native", *TEXT_POOLINGS),
+        options=TEXT_OPTIONS,
         licence="Apache-2.0",
         source="https://huggingface.co/sentence-transformers/msmarco-distilbert-base-v3",
         parameters=66_362_880,

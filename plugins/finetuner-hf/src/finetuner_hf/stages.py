@@ -2,45 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from torch import nn
 
 from finetuner_core.interfaces import Stage
 
+# Positions that every layer reads: T5 keeps them in its first layer, MPNet and DeBERTa beside the layers.
+_POSITIONS = ("relative_attention_bias", "rel_embeddings")
+
 
 def transformer_stages(tower: nn.Module) -> Sequence[Stage]:
     """Embeddings, then each layer, then what follows the layers.
 
-    The layers are the longest list of modules in the tower; what is registered before them feeds them, and what is
-    registered after them takes what they give.
+    The layers are the longest list of modules in the tower (with those beside it that are as long, where a layer is
+    spread over several); what is registered before them feeds them, and what is registered after them takes what they
+    give. Positions that all layers read belong to the embeddings, wherever they stand.
 
     Args:
         tower: one network, such as a `BertModel`.
     """
     lists = [(path, module) for path, module in tower.named_modules() if isinstance(module, nn.ModuleList)]
-    path, layers = max(lists, key=lambda found: len(found[1]))
-    before, after = _around(tower, path.split("."))
-    names = [f"layer {number}" for number in range(1, len(layers) + 1)]
-    stages = [Stage("embeddings", *before)]
-    stages += [Stage(name, (layer,)) for name, layer in zip(names, layers, strict=True)]
-    if any(True for module in after for _ in module.parameters()):
-        stages.append(Stage("output", after))
+    path, longest = max(lists, key=lambda found: len(found[1]))
+    before, parameters, parent, after = _around(tower, path.split("."))
+    beside = [child for child in parent.children() if isinstance(child, nn.ModuleList) and len(child) == len(longest)]
+    layers = [list(parts) for parts in zip(*beside, strict=True)]
+    early = _read_by_all_layers(tower, parent)
+    # DeBERTa's convolution takes what its first layer took and gave.
+    if isinstance(conv := getattr(parent, "conv", None), nn.Module) and "rel_embeddings" in dict(
+        parent.named_children()
+    ):
+        layers[0].append(conv)
+        early_or_first = {*early, conv}
+    else:
+        early_or_first = set(early)
+    stages = [Stage("embeddings", tuple(_once([*before, *early])), tuple(parameters))]
+    for number, parts in enumerate(layers, 1):
+        stages.append(Stage(f"layer {number}", tuple(whole for part in parts for whole in _without(part, early))))
+    rest = tuple(module for module in after if module not in early_or_first and module not in beside)
+    if any(True for module in rest for _ in module.parameters()):
+        stages.append(Stage("output", rest))
     return stages
 
 
 def _around(
     tower: nn.Module, path: Sequence[str]
-) -> tuple[tuple[tuple[nn.Module, ...], tuple[nn.Parameter, ...]], tuple[nn.Module, ...]]:
+) -> tuple[list[nn.Module], list[nn.Parameter], nn.Module, list[nn.Module]]:
+    """What stands before a module, the parameters on the way to it, its parent, and what stands after it."""
     before: list[nn.Module] = []
     parameters: list[nn.Parameter] = []
     after: list[nn.Module] = []
-    at = tower
+    at = parent = tower
     for step in path:
         parameters += list(at.parameters(recurse=False))
         children = dict(at.named_children())
         position = list(children).index(step)
         before += list(children.values())[:position]
         after[:0] = list(children.values())[position + 1 :]
-        at = children[step]
-    return (tuple(before), tuple(parameters)), tuple(after)
+        parent, at = at, children[step]
+    return before, parameters, parent, after
+
+
+def _read_by_all_layers(tower: nn.Module, parent: nn.Module) -> list[nn.Module]:
+    found = [module for name, module in tower.named_modules() if name.rpartition(".")[2] in _POSITIONS]
+    if len(found) != 1:
+        # None, or one for each layer, to which it then belongs.
+        return []
+    children = dict(parent.named_children())
+    norm = children.get("LayerNorm") if "rel_embeddings" in children else None
+    return found if norm is None else [*found, norm]
+
+
+def _without(module: nn.Module, others: Sequence[nn.Module]) -> Iterator[nn.Module]:
+    """The module; or, where it holds one of the others, its parts without that."""
+    if module in others:
+        return
+    if not any(inner in others for inner in module.modules()):
+        yield module
+        return
+    for child in module.children():
+        yield from _without(child, others)
+
+
+def _once(modules: Iterable[nn.Module]) -> Iterator[nn.Module]:
+    """The modules without those whose parameters are all another's, as T5's two names for its embedding are."""
+    seen: set[int] = set()
+    for module in modules:
+        own = {id(parameter) for parameter in module.parameters()}
+        if not own or not own <= seen:
+            yield module
+        seen |= own

@@ -1,160 +1,203 @@
-"""Text encoders: BERT and its relatives, and what sentence-transformers has saved."""
+"""Text models: encoders such as BERT, decoders such as Qwen3, and what sentence-transformers has saved."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from tokenizers import normalizers
 from torch import nn
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from finetuner_core.interfaces import Batch, FeatureExtractor, Features, LoadedBackbone, Pooling, Stage
-from finetuner_core.modeling.pooling import POOLINGS
-from finetuner_core.plugin import BackboneInfo, Modality, OptionError, OptionValue
-from finetuner_hf.declared import Declaration, read_declaration, write_declaration
+from finetuner_core.interfaces import FeatureExtractor, LoadedBackbone, Preprocess
+from finetuner_core.plugin import BackboneInfo, Modality, OptionError, OptionValue, Side
+from finetuner_hf.architecture import Architecture, architecture_of
+from finetuner_hf.declared import Declaration, build_on_meta, load_layers, read_declaration, write_declaration
+from finetuner_hf.extractors import PooledExtractor, TokenExtractor
 from finetuner_hf.hub import LOADING_ERRORS, declares_modules, read_config, why_not_loaded
-from finetuner_hf.rows import OPTIONS, TOKEN_POOLINGS
-from finetuner_hf.stages import transformer_stages
+from finetuner_hf.layers import DeclaredPooling, UndeclaredError
+from finetuner_hf.rows import TEXT_OPTIONS
 from finetuner_hf.tokens import TextPreprocess, max_length, read_tokenizer
+
+_SIDES: tuple[Side, ...] = ("query", "document")
 
 
 class TextNetwork(nn.Module):
-    """A text encoder, and what a sentence-transformers repository declares beside it.
+    """A text model, and what a sentence-transformers repository declares beside it.
 
     Args:
         encoder: the network.
-        declaration: what is declared; once another pooling is chosen, nothing is.
+        architecture: how it is fed.
+        declaration: what is declared, and will be written; once another pooling is chosen, that.
+        pooling: what the declaration describes, `None` where it describes nothing.
     """
 
-    def __init__(self, encoder: PreTrainedModel, declaration: Declaration) -> None:
+    def __init__(
+        self,
+        encoder: PreTrainedModel,
+        architecture: Architecture,
+        declaration: Declaration,
+        pooling: DeclaredPooling | None,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
+        self.architecture = architecture
         self.declaration = declaration
+        self.pooling = pooling
 
 
 def accepts(config: PreTrainedConfig) -> bool:
     """Whether the network takes the tokens of a text and gives a feature for each."""
-    mappings = (MODEL_FOR_MASKED_LM_MAPPING_NAMES, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
-    known = any(config.model_type in mapping for mapping in mappings)
-    return known and not config.is_encoder_decoder and isinstance(getattr(config, "hidden_size", None), int)
+    return architecture_of(config) is not None
 
 
 def row(name: str, config: PreTrainedConfig, source: str) -> BackboneInfo:
-    """The row of a text encoder."""
+    """The row of a text model."""
+    kind = config.model_type
+    architecture = _known(config)
     declared = declares_modules(name)
+    pooling = None
+    if declared:
+        _, pooling = _build(read_declaration(name), architecture.dim, meta=True)
     return BackboneInfo(
         name=name,
         task="text-to-text",
-        output_dim=config.hidden_size,
+        output_dim=architecture.dim if pooling is None else pooling.dim,
         architecture="transformer",
-        description=f"{config.model_type}, as sentence-transformers saved it" if declared else config.model_type,
-        poolings=("native", *TOKEN_POOLINGS) if declared else TOKEN_POOLINGS,
-        options=OPTIONS,
+        description=f"{kind}, as sentence-transformers saved it" if declared else kind,
+        poolings=("native", *architecture.poolings) if declared else architecture.poolings,
+        options=TEXT_OPTIONS,
         source=source,
+        parameters=_count(config, architecture, pooling),
     )
 
 
 def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue]) -> LoadedBackbone:
-    """The encoder of a row, with its tokenizer."""
+    """The network of a row, with its tokenizer."""
     config = read_config(info.name)
+    architecture = _known(config)
+    # The row tells whether anything is declared: to ask for what is not there would need the network.
+    declaration = read_declaration(info.name) if "native" in info.poolings else Declaration()
     missing: Iterable[str] = ()
     try:
         tokenizer = read_tokenizer(info.name)
         if pretrained:
-            encoder, report = AutoModel.from_pretrained(
+            encoder, report = architecture.opener.from_pretrained(
                 info.name, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
             )
             missing = report["missing_keys"]
         else:
-            encoder = AutoModel.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
+            encoder = architecture.opener.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
     except LOADING_ERRORS as error:
         raise why_not_loaded(info.name, error) from error
-    # The row tells whether anything is declared: to ask for what is not there would need the network.
-    declaration = read_declaration(info.name) if "native" in info.poolings else Declaration(None, "nothing")
+    _make_constants_buffers(encoder)
+    declaration, pooling = _build(declaration, architecture.dim)
+    if pooling is not None and pretrained:
+        load_layers(info.name, declaration, pooling)
     if declaration.lower_case:
         _put_in_lower_case(tokenizer)
-    limit = max_length(tokenizer, _positions(encoder), options.get("max_length") or declaration.max_length)
-    network, feeding = TextNetwork(encoder, declaration), TextPreprocess(tokenizer, limit)
+    limit = _limit(tokenizer, encoder, declaration.max_length, options.get("max_length"))
+    prompts = declaration.prompts.with_options(options)
+    feeding = TextPreprocess(tokenizer, limit, prompts.default, pool_prompt=declaration.pool_prompt)
+    sides: dict[Side, Preprocess] = {
+        side: feeding.with_prompt(prompts.of(side)) for side in _SIDES if prompts.of(side) != prompts.default
+    }
 
     def save(network: nn.Module, folder: Path) -> None:
         assert isinstance(network, TextNetwork)
         network.encoder.save_pretrained(folder)
         feeding.save(folder)
-        if network.declaration.pooling is not None:
-            write_declaration(folder, network.declaration.pooling, network.encoder.config.hidden_size, limit)
+        if network.pooling is not None:
+            write_declaration(folder, network.declaration, network.pooling, architecture.dim, limit)
+        if network.pooling is not None or prompts.texts:
+            prompts.write(folder, network.declaration.truncate_dim)
 
-    return LoadedBackbone(network, {"text": feeding}, save, tuple(f"encoder.{name}" for name in sorted(missing)))
+    new_weights = tuple(f"encoder.{name}" for name in sorted(missing))
+    network = TextNetwork(encoder, architecture, declaration, pooling)
+    return LoadedBackbone(network, {"text": feeding}, save, new_weights, sides)
 
 
 def strip(info: BackboneInfo, loaded: LoadedBackbone, pooling: str) -> Mapping[Modality, FeatureExtractor]:
-    """The encoder without the pooler that was trained to tell whether two sentences follow each other."""
+    """The network without the pooler that was trained to tell whether two sentences follow each other."""
     network = loaded.network
     assert isinstance(network, TextNetwork)
-    if getattr(network.encoder, "pooler", None) is not None:
-        network.encoder.pooler = None  # type: ignore[assignment]
-    declaration = network.declaration
+    _remove_pooler(network.encoder)
     if pooling != "native":
-        # Another pooling than the declared one makes another model: it must not be saved under the old declaration.
-        network.declaration = Declaration(None, f"the pooling {pooling}")
-        return {"text": TokenExtractor(network.encoder)}
-    if declaration.pooling is None:
+        # Another pooling than the declared one makes another model, to be saved under a declaration of its own.
+        network.declaration, network.pooling = _build(Declaration.of_pooling(pooling), network.architecture.dim)
+        return {"text": TokenExtractor(network.encoder, network.architecture)}
+    if network.pooling is None:
         raise OptionError(
-            f'For pooling "native" a model declares mean, cls or max; this one declares {declaration.what}.\n'
+            f"{info.name} declares {network.declaration.refused}, which finetuner-hf does not compute.\n"
             "Choose another pooling, such as mean: the vectors are then others than its authors meant."
         )
-    own = POOLINGS[declaration.pooling](network.encoder.config.hidden_size)
-    return {"text": PooledExtractor(network.encoder, own)}
+    return {"text": PooledExtractor(network.encoder, network.architecture, network.pooling)}
 
 
-class TokenExtractor(FeatureExtractor):
-    """The last hidden state of an encoder, a feature for each token.
-
-    Args:
-        encoder: the network.
-    """
-
-    def __init__(self, encoder: PreTrainedModel) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.dim: int = encoder.config.hidden_size
-
-    def forward(self, batch: Batch) -> Features:
-        """Features (B, T, D), padding masked."""
-        tokens = self.encoder(**batch).last_hidden_state
-        return Features(tokens, batch["attention_mask"].bool())
-
-    def stages(self) -> Sequence[Stage]:
-        """Embeddings, layers, and what follows them."""
-        return transformer_stages(self.encoder)
+def _known(config: PreTrainedConfig) -> Architecture:
+    architecture = architecture_of(config)
+    assert architecture is not None, config.model_type
+    return architecture
 
 
-class PooledExtractor(TokenExtractor):
-    """The vector that a sentence-transformers repository declares.
+def _build(declaration: Declaration, dim: int, meta: bool = False) -> tuple[Declaration, DeclaredPooling | None]:
+    """What a declaration describes, if it describes anything that fits together."""
+    if not declaration.modes:
+        return declaration, None
+    try:
+        return declaration, build_on_meta(declaration, dim) if meta else declaration.build(dim)
+    except UndeclaredError as error:
+        return replace(declaration, modes=(), layers=(), refused=str(error)), None
 
-    Args:
-        encoder: the network.
-        pooling: what is declared.
-    """
 
-    def __init__(self, encoder: PreTrainedModel, pooling: Pooling) -> None:
-        super().__init__(encoder)
-        self.pooling = pooling
+def _count(config: PreTrainedConfig, architecture: Architecture, pooling: nn.Module | None) -> int | None:
+    """How many parameters the model has, counted on a network without numbers; `None` where that cannot be built."""
+    try:
+        with torch.device("meta"):
+            encoder = architecture.opener.from_config(config)  # type: ignore[no-untyped-call]
+    except LOADING_ERRORS:
+        return None
+    _make_constants_buffers(encoder)
+    _remove_pooler(encoder)
+    parts = [encoder] if pooling is None else [encoder, pooling]
+    return sum(parameter.numel() for part in parts for parameter in part.parameters())
 
-    def forward(self, batch: Batch) -> Features:
-        """Features of one token (B, 1, D)."""
-        return Features.of_vectors(self.pooling(super().forward(batch)))
+
+def _remove_pooler(encoder: nn.Module) -> None:
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None  # type: ignore[assignment]
+
+
+def _make_constants_buffers(encoder: nn.Module) -> None:
+    """Makes buffers of what the library itself never trains, such as the sines and cosines of RoFormer's positions."""
+    for module in encoder.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if not parameter.requires_grad:
+                delattr(module, name)
+                module.register_buffer(name, parameter.detach())
+
+
+def _limit(
+    tokenizer: PreTrainedTokenizerBase, encoder: PreTrainedModel, declared: int | None, asked: OptionValue
+) -> int:
+    """How many tokens are read: what was asked for or is declared, never more than there are positions for."""
+    if declared is not None:
+        # As with sentence-transformers, what the repository declares goes before what its tokenizer says.
+        tokenizer.model_max_length = max(tokenizer.model_max_length, declared)
+    return max_length(tokenizer, _positions(encoder), declared if asked is None else asked)
 
 
 def _positions(encoder: PreTrainedModel) -> int | None:
-    """How many tokens the network has positions for."""
-    positions: int | None = getattr(encoder.config, "max_position_embeddings", None)
+    """How many tokens the network has positions for, `None` where it has them for any number."""
+    positions: object = getattr(encoder.config, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions < 1:
+        return None
     table = getattr(getattr(encoder, "embeddings", None), "position_embeddings", None)
-    if positions is not None and isinstance(table, nn.Embedding) and table.padding_idx is not None:
+    if isinstance(table, nn.Embedding) and table.padding_idx is not None:
         # RoBERTa and its relatives count from behind the padding's own position.
-        return positions - table.padding_idx - 1
+        return positions - int(table.padding_idx) - 1
     return positions
 
 

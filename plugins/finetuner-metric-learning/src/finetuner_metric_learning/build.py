@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pytorch_metric_learning import distances, losses, miners, reducers, regularizers
@@ -15,6 +15,15 @@ from finetuner_metric_learning.rows import LOSSES
 
 _ROWS = {loss.name: loss for loss in LOSSES}
 _MODULES: Mapping[str, Any] = {"distance": distances, "miner": miners, "reducer": reducers}
+
+# What else the library would only find out in a batch, and not say.
+_LIMITS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "delta": (lambda value: abs(2 / value - round(2 / value)) < 1e-6, "2 divided by a whole number"),
+    "min_val": (lambda value: value < 0, "less than 0"),
+    "momentum": (lambda value: value <= 1, "at most 1"),
+    "miner_cutoff": (lambda value: value < 2, "less than 2, the greatest distance"),
+    "miner_filter_percentage": (lambda value: value <= 1, "at most 1"),
+}
 
 
 def build(name: str, dim: int, options: Mapping[str, OptionValue]) -> MinedLoss:
@@ -30,6 +39,14 @@ def build(name: str, dim: int, options: Mapping[str, OptionValue]) -> MinedLoss:
     """
     row = _ROWS[name]
     given = {option: value for option, value in options.items() if value is not None}
+    for option, (allows, limit) in _LIMITS.items():
+        if option in given and not allows(given[option]):
+            raise OptionError(f'loss {name}: {option} is "{given[option]}"; it must be {limit}.')
+    if "Similarity" in str(given.get("distance")) and float(str(given.get("distance_power", 1))) % 1:
+        raise OptionError(
+            f'loss {name}: distance_power is "{given["distance_power"]}"; it must be a whole number for similarities, '
+            "which can be negative."
+        )
     parts = {kind.name: _build_part(kind, given, name) for kind in KINDS}
     arguments: dict[str, Any] = {
         option: value for option, value in given.items() if not any(option.startswith(kind.name) for kind in KINDS)

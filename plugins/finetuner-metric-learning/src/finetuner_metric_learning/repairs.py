@@ -53,6 +53,18 @@ class HistogramLoss(losses.HistogramLoss):  # type: ignore[misc]
         return value
 
 
+class MarginLoss(losses.MarginLoss):  # type: ignore[misc]
+    """The boundaries of classes, where they are not trained, stay on the CPU whatever device the loss is moved to."""
+
+    def initialize_beta(self, beta: float, num_classes: int | None) -> None:
+        """Makes the boundary, or one for each class."""
+        super().initialize_beta(beta, num_classes)
+        if not self.learn_beta:
+            boundaries = self.beta
+            del self.beta
+            self.register_buffer("beta", boundaries, persistent=False)
+
+
 class NCALoss(losses.NCALoss):  # type: ignore[misc]
     """A batch without positives gives the mean of nothing, which is no number."""
 
@@ -94,6 +106,6 @@ class TupletMarginLoss(losses.TupletMarginLoss):  # type: ignore[misc]
 
 REPAIRED: dict[str, Any] = {
     repaired.__name__: repaired
-    for repaired in (DynamicSoftMarginLoss, HistogramLoss, NCALoss, SmoothAPLoss, TupletMarginLoss)
+    for repaired in (DynamicSoftMarginLoss, HistogramLoss, MarginLoss, NCALoss, SmoothAPLoss, TupletMarginLoss)
 }
 """By the name of the class of the library."""

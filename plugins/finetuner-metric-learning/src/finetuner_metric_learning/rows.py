@@ -15,6 +15,8 @@ _FLAT_REDUCERS = tuple(name for name in _REDUCERS if name != "PerAnchorReducer")
 _NUM_CLASSES = Option(
     "num_classes", "int", None, "Number of classes; fit takes it from labelled data.", minimum=1, required=True
 )
+_EMBEDDING_REG_WEIGHT = Option("embedding_reg_weight", "float", 1.0, "What the regularizer is multiplied by.")
+_WEIGHT_REG_WEIGHT = Option("weight_reg_weight", "float", 1.0, "What the regularizer is multiplied by.")
 
 
 @dataclass(frozen=True)
@@ -44,22 +46,14 @@ class Loss:
     @property
     def info(self) -> LossInfo:
         """The row that the plugin lists."""
-        weight = Option("embedding_reg_weight", "float", 1.0, "What its value is multiplied by.")
-        options = [*self.options]
-        if self.width:
-            options.insert(0, _NUM_CLASSES)
-            options += WEIGHT_REGULARIZER.options(tuple(WEIGHT_REGULARIZER.classes)) if self.has_weights else ()
-            options += [Option("weight_reg_weight", "float", 1.0, weight.help)] if self.has_weights else []
+        options = [*((_NUM_CLASSES,) if self.width else ()), *self.options]
         options += DISTANCE.options(self.distances) if self.distances else ()
         options += REDUCER.options(self.reducers) if self.reducers else ()
-        options += (*EMBEDDING_REGULARIZER.options(tuple(EMBEDDING_REGULARIZER.classes)), weight)
         options += MINER.options(tuple(MINER.classes)) if self.mines else ()
+        options += (*EMBEDDING_REGULARIZER.options(tuple(EMBEDDING_REGULARIZER.classes)), _EMBEDDING_REG_WEIGHT)
+        if self.width == "embedding_size":
+            options += (*WEIGHT_REGULARIZER.options(tuple(WEIGHT_REGULARIZER.classes)), _WEIGHT_REG_WEIGHT)
         return LossInfo(self.name, self.description, tuple(options))
-
-    @property
-    def has_weights(self) -> bool:
-        """Whether the library lets the vectors of the classes be regularized."""
-        return self.width == "embedding_size"
 
 
 def _margin(default: float, help: str) -> Option:
@@ -194,7 +188,7 @@ LOSSES = (
     Loss(
         "NCALoss",
         "The chance that a softmax over distances draws a positive (Goldberger et al. 2004)",
-        (Option("softmax_scale", "float", 1.0, "What distances are multiplied by."),),
+        (Option("softmax_scale", "float", 1.0, "What distances are multiplied by.", minimum=0),),
         distances=_ANY,
     ),
     Loss(
@@ -258,7 +252,7 @@ LOSSES = (
     Loss(
         "ProxyNCALoss",
         "NCA with a vector for each class in the place of items (Movshovitz-Attias et al. 2017)",
-        (Option("softmax_scale", "float", 1.0, "What distances are multiplied by."),),
+        (Option("softmax_scale", "float", 1.0, "What distances are multiplied by.", minimum=0),),
         width="embedding_size",
         distances=_ANY,
         pairs=False,

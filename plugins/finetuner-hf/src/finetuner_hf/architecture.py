@@ -1,0 +1,83 @@
+"""What a text model is, by its configuration: an encoder, a decoder, or nothing that gives a vector for each token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transformers import AutoModel, AutoModelForTextEncoding, PreTrainedConfig
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES,
+    MODEL_MAPPING_NAMES,
+)
+
+from finetuner_core.plugin import TEXT_POOLINGS
+
+# Measured over every family of transformers 5, a small network of each.
+BATCH_DEPENDENT = frozenset(
+    ("convbert", "cpmant", "fnet", "funnel", "mobilebert", "mra", "nystromformer", "perceiver", "reformer", "yoso")
+)
+"""Families whose vectors change with the padding: they mix tokens without regard to the mask."""
+
+PARTLY_USED = frozenset(
+    (
+        *("afmoe", "deepseek_v4", "ernie4_5_moe", "hrm_text", "hy_v4", "inkling2_loop_text", "laguna"),
+        *("esm", "esmc", "layoutlm", "longformer", "luke", "tapas"),
+    )
+)
+"""Families that hold parameters which no plain text reaches: of entities, boxes, global attention, balanced experts."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How a text model is opened.
+
+    Args:
+        opener: the class of transformers that opens it without a head.
+        decoder: whether it was made to continue texts. Its positions are then counted for it.
+        causal: whether each token sees only those before it.
+        dim: width of the last hidden state.
+    """
+
+    opener: type[AutoModel] | type[AutoModelForTextEncoding]
+    decoder: bool
+    causal: bool
+    dim: int
+
+    @property
+    def poolings(self) -> tuple[str, ...]:
+        """What it supports, its default first.
+
+        Of a causal network only the last token has seen the whole text, and the first has seen nothing but itself.
+        """
+        if self.causal:
+            return ("last", *(pooling for pooling in TEXT_POOLINGS if pooling not in ("last", "cls")))
+        return TEXT_POOLINGS
+
+
+def architecture_of(config: PreTrainedConfig) -> Architecture | None:
+    """How a model of that configuration is opened as a text model, `None` where it cannot be."""
+    kind = config.model_type
+    width = getattr(config, "hidden_size", None)
+    if not isinstance(width, int) or kind in BATCH_DEPENDENT | PARTLY_USED or is_composite(config):
+        return None
+    encoder = MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES.get(kind)
+    if encoder is not None and encoder.endswith("EncoderModel"):
+        return Architecture(AutoModelForTextEncoding, decoder=False, causal=False, dim=width)
+    if config.is_encoder_decoder or kind not in MODEL_MAPPING_NAMES:
+        return None
+    if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        return Architecture(AutoModel, decoder=False, causal=bool(getattr(config, "is_decoder", False)), dim=width)
+    if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        # Decoders that were turned into encoders say so by one of these.
+        both_ways = getattr(config, "use_bidirectional_attention", False) or getattr(config, "is_causal", True) is False
+        # OPT may project its states to another width.
+        width = getattr(config, "word_embed_proj_dim", None) or width
+        return Architecture(AutoModel, decoder=True, causal=not both_ways, dim=width)
+    return None
+
+
+def is_composite(config: PreTrainedConfig) -> bool:
+    """Whether it is made of several networks, such as one for images and one for texts."""
+    return any(getattr(config, name, None) is not None for name in config.sub_configs)

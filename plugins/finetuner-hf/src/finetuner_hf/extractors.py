@@ -1,0 +1,68 @@
+"""Text models without a head: a feature for each token, or the vector that a repository declares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedModel
+
+from finetuner_core.interfaces import Batch, FeatureExtractor, Features, Stage
+from finetuner_hf.architecture import Architecture
+from finetuner_hf.layers import DeclaredPooling
+from finetuner_hf.stages import transformer_stages
+
+
+class TokenExtractor(FeatureExtractor):
+    """The last hidden state of a network, a feature for each token.
+
+    Args:
+        encoder: the network.
+        architecture: how it is fed.
+    """
+
+    def __init__(self, encoder: PreTrainedModel, architecture: Architecture) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.architecture = architecture
+        self.dim = architecture.dim
+
+    def forward(self, batch: Batch) -> Features:
+        """Features (B, T, D), padding masked, on whichever side it stands."""
+        mask = batch["attention_mask"]
+        more: dict[str, object] = {}
+        if self.architecture.decoder:
+            # Counted from the first real token: a decoder counts from the first column. What it would keep to continue
+            # the text is of no use here.
+            more = {"position_ids": (mask.cumsum(1) - 1).clamp(min=0), "use_cache": False}
+        tokens = self.encoder(input_ids=batch["input_ids"], attention_mask=mask, **more).last_hidden_state
+        return Features(tokens, mask.bool())
+
+    def stages(self) -> Sequence[Stage]:
+        """Embeddings, layers, and what follows them."""
+        return transformer_stages(self.encoder)
+
+
+class PooledExtractor(TokenExtractor):
+    """The vector that a sentence-transformers repository declares.
+
+    Args:
+        encoder: the network.
+        architecture: how it is fed.
+        pooling: what is declared.
+    """
+
+    def __init__(self, encoder: PreTrainedModel, architecture: Architecture, pooling: DeclaredPooling) -> None:
+        super().__init__(encoder, architecture)
+        self.pooling = pooling
+        self.dim = pooling.dim
+
+    def forward(self, batch: Batch) -> Features:
+        """Features of one token (B, 1, D)."""
+        features = super().forward(batch)
+        pooled = batch["pooled"].bool() if "pooled" in batch else features.mask
+        return Features.of_vectors(self.pooling(features, pooled))
+
+    def stages(self) -> Sequence[Stage]:
+        """Embeddings, layers, what follows them, and the declared layers over the vector."""
+        own = [Stage("declared layers", (self.pooling,))] if any(True for _ in self.pooling.parameters()) else []
+        return [*super().stages(), *own]

@@ -1,0 +1,55 @@
+"""Why a model is not opened, in words for a person."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedConfig
+from transformers.models.auto import modeling_auto as auto
+
+from finetuner_core.plugin import WeightsError
+from finetuner_hf.architecture import BATCH_DEPENDENT, PARTLY_USED
+
+_SOUND = (
+    auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES,
+    auto.MODEL_FOR_CTC_MAPPING_NAMES,
+    auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
+    auto.MODEL_FOR_TEXT_TO_SPECTROGRAM_MAPPING_NAMES,
+    auto.MODEL_FOR_TEXT_TO_WAVEFORM_MAPPING_NAMES,
+)
+_PLACES = (
+    auto.MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES,
+    auto.MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES,
+    auto.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES,
+    auto.MODEL_FOR_IMAGE_SEGMENTATION_MAPPING_NAMES,
+    auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES,
+    auto.MODEL_FOR_INSTANCE_SEGMENTATION_MAPPING_NAMES,
+    auto.MODEL_FOR_MASK_GENERATION_MAPPING_NAMES,
+    auto.MODEL_FOR_DEPTH_ESTIMATION_MAPPING_NAMES,
+)
+_WRITERS = (auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES)
+
+
+def why_not_opened(name: str, config: PreTrainedConfig) -> WeightsError:
+    """What to say of a model that no module of the plugin accepts."""
+    reason = _reason(config)
+    return WeightsError(
+        f"{name} is a {config.model_type} model, which finetuner-hf does not open{f': {reason}' if reason else ''}.\n"
+        "It opens text models (BERT, T5, Qwen3, ...), image models (ViT, DINOv2, ...) and pairs of both (CLIP, ...); "
+        "for more image models there is finetuner-timm."
+    )
+
+
+def _reason(config: PreTrainedConfig) -> str:
+    kind = config.model_type
+    if any(kind in mapping for mapping in _SOUND):
+        return "it is one for sound"
+    if any(kind in mapping for mapping in _PLACES):
+        return "it says what is where in an image, and gives no embedding"
+    if kind in BATCH_DEPENDENT:
+        return "its vectors change with the padding of the batch"
+    if kind in PARTLY_USED:
+        return "it needs more than a text to use all of its parameters"
+    if config.is_encoder_decoder:
+        return "it is an encoder-decoder, and transformers has no class for its encoder alone"
+    if any(kind in mapping for mapping in _WRITERS):
+        return "it writes texts about what it is shown, and gives no embedding"
+    return ""
