@@ -79,8 +79,15 @@ def put_into_cache() -> Iterator[Callable[[str], Path]]:
         shutil.rmtree(folder)
 
 
-def wordpiece(size: int, special: Sequence[str] = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")) -> Tokenizer:
-    """A tokenizer of that many pieces: special ones, letters, the words of `TEXTS`, and words that fill it up."""
+def wordpiece(
+    size: int,
+    special: Sequence[str] = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
+    template: str = "[CLS] $A [SEP]",
+) -> Tokenizer:
+    """A tokenizer of that many pieces: special ones, letters, the words of `TEXTS`, and words that fill it up.
+
+    The template says which special tokens it puts around a text: T5's only ends it, and some decoders' have none.
+    """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
     letters = "abcdefghijklmnopqrstuvwxyz"
@@ -92,31 +99,29 @@ def wordpiece(size: int, special: Sequence[str] = ("[PAD]", "[UNK]", "[CLS]", "[
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B [SEP]",
-        special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
+        single=template, special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")]
     )
     return tokenizer
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def save_tokenizer() -> Callable[..., None]:
     """Writes a tokenizer: `save_tokenizer(folder, size)`, with what else its configuration is to say."""
 
-    def save(folder: Path, size: int = 128, pad: int = 0, **settings: object) -> None:
+    def save(folder: Path, size: int = 128, pad: int = 0, template: str = "[CLS] $A [SEP]", **settings: object) -> None:
         from transformers import PreTrainedTokenizerFast
 
         special = ["[UNK]", "[CLS]", "[SEP]", "[MASK]"]
         special.insert(pad, "[PAD]")
         names = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
-        tokenizer = wordpiece(size, special)
+        tokenizer = wordpiece(size, special, template)
         made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names, **settings)  # type: ignore[no-untyped-call]
         made.save_pretrained(folder)
 
     return save
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def save_text_model(save_tokenizer: Callable[..., None]) -> SaveModel:
     """Writes a small text model with its tokenizer: `save_text_model(folder, config)`, and gives the network."""
 

@@ -45,6 +45,25 @@ def transformer_stages(tower: nn.Module) -> Sequence[Stage]:
     return stages
 
 
+def image_stages(network: nn.Module) -> Sequence[Stage]:
+    """Embeddings, then each layer, or each group of layers that see the image at one resolution, then what follows.
+
+    Args:
+        network: one network for images, whose outermost list of modules holds its layers or groups.
+    """
+    path, layers = next(found for found in network.named_modules() if isinstance(found[1], nn.ModuleList))
+    before, parameters, _, after = _around(network, path.split("."))
+    kind = "group" if any(isinstance(module, nn.ModuleList) for module in layers[0].modules()) else "layer"
+    stages = [
+        Stage("embeddings", tuple(before), tuple(parameters)),
+        *(Stage(f"{kind} {number}", (layer,)) for number, layer in enumerate(layers, 1)),
+        Stage("output", tuple(after)),
+    ]
+    return [
+        stage for stage in stages if stage.parameters or any(any(True for _ in m.parameters()) for m in stage.modules)
+    ]
+
+
 def _around(
     tower: nn.Module, path: Sequence[str]
 ) -> tuple[list[nn.Module], list[nn.Parameter], nn.Module, list[nn.Module]]:

@@ -92,7 +92,8 @@ def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue
             encoder = architecture.opener.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
     except LOADING_ERRORS as error:
         raise why_not_loaded(info.name, error) from error
-    _make_constants_buffers(encoder)
+    # transformers itself trains RoFormer's sines and cosines in a network that was loaded, and not in a new one.
+    encoder.requires_grad_(True)
     declaration, pooling = _build(declaration, architecture.dim)
     if pooling is not None and pretrained:
         load_layers(info.name, declaration, pooling)
@@ -159,7 +160,6 @@ def _count(config: PreTrainedConfig, architecture: Architecture, pooling: nn.Mod
             encoder = architecture.opener.from_config(config)  # type: ignore[no-untyped-call]
     except LOADING_ERRORS:
         return None
-    _make_constants_buffers(encoder)
     _remove_pooler(encoder)
     parts = [encoder] if pooling is None else [encoder, pooling]
     return sum(parameter.numel() for part in parts for parameter in part.parameters())
@@ -168,15 +168,6 @@ def _count(config: PreTrainedConfig, architecture: Architecture, pooling: nn.Mod
 def _remove_pooler(encoder: nn.Module) -> None:
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None  # type: ignore[assignment]
-
-
-def _make_constants_buffers(encoder: nn.Module) -> None:
-    """Makes buffers of what the library itself never trains, such as the sines and cosines of RoFormer's positions."""
-    for module in encoder.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            if not parameter.requires_grad:
-                delattr(module, name)
-                module.register_buffer(name, parameter.detach())
 
 
 def _limit(
@@ -191,13 +182,13 @@ def _limit(
 
 def _positions(encoder: PreTrainedModel) -> int | None:
     """How many tokens the network has positions for, `None` where it has them for any number."""
-    positions: object = getattr(encoder.config, "max_position_embeddings", None)
-    if not isinstance(positions, int) or positions < 1:
+    positions: int | None = getattr(encoder.config, "max_position_embeddings", None)
+    if positions is None or positions < 1:
         return None
     table = getattr(getattr(encoder, "embeddings", None), "position_embeddings", None)
     if isinstance(table, nn.Embedding) and table.padding_idx is not None:
         # RoBERTa and its relatives count from behind the padding's own position.
-        return positions - int(table.padding_idx) - 1
+        positions -= table.padding_idx + 1
     return positions
 
 
