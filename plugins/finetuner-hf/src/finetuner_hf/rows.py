@@ -7,6 +7,9 @@ from finetuner_core.plugin import TEXT_POOLINGS, BackboneInfo, Option
 OPTIONS = (
     Option("max_length", "int", None, "Tokens of a text that are read, the rest cut off; else all it can.", minimum=3),
 )
+IMAGE_OPTIONS = (
+    Option("image_size", "int", None, "Side in pixels of the square that the network sees; else its own.", minimum=1),
+)
 TEXT_OPTIONS = (
     *OPTIONS,
     Option("prompt", "str", None, "What is put before each text; else what the repository declares."),
@@ -21,7 +24,7 @@ ROWS = (
         output_dim=512,
         architecture="transformer",
         description="Pretrained on text image pairs by OpenAI",
-        options=OPTIONS,
+        options=(*OPTIONS, *IMAGE_OPTIONS),
         licence="MIT",
         source="https://huggingface.co/openai/clip-vit-base-patch32",
         parameters=151_277_312,
