@@ -133,9 +133,14 @@ def test_smooth_ap_is_the_papers_where_it_is_not_refused(build: Any, vectors: An
     assert abs(wrong - smooth_ap(embeddings[:6], six, 0.1)) > 0.01
 
 
-@pytest.mark.parametrize("batch", [[0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 2, 2], [0, 0, 0, 1]])
-def test_smooth_ap_refuses_batches_that_the_library_gets_wrong(batch: list[int], build: Any, vectors: Any) -> None:
-    with pytest.raises(DataError, match=r"needs batches of n classes of n items each.*\nTake batch_size=16"):
+@pytest.mark.parametrize(
+    ("batch", "what"),
+    [([0, 0, 0, 1, 1, 1], "2 of 3 items"), ([0, 0, 1, 1, 2, 2], "3 of 2 items"), ([0, 0, 0, 1], "2 of 1 to 3 items")],
+)
+def test_smooth_ap_refuses_batches_that_the_library_gets_wrong(
+    batch: list[int], what: str, build: Any, vectors: Any
+) -> None:
+    with pytest.raises(DataError, match=rf"needs batches of n classes.*this one has {what}\.\nTake batch_size=16"):
         build("SmoothAPLoss")(vectors(0, len(batch)), torch.tensor(batch))
 
 

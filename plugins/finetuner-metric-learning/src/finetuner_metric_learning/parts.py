@@ -53,7 +53,7 @@ class Kind:
 
 _NORM = (
     Option("p", "float", 2.0, "The norm's exponent.", minimum=1),
-    Option("power", "float", 1.0, "What distances are raised to."),
+    Option("power", "float", 1.0, "What the result is raised to."),
 )
 _NORMALIZE = Option("normalize_embeddings", "bool", True, "Whether what is compared is brought to length 1 first.")
 

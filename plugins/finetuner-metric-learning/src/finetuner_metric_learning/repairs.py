@@ -84,9 +84,10 @@ class SmoothAPLoss(losses.SmoothAPLoss):  # type: ignore[misc]
         if len(sizes) < 2 or max(sizes) < 2:
             return embeddings.sum() * 0  # Nothing stands before a positive, or there is none.
         if sizes != [len(sizes)] * len(sizes):
+            items = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
             raise DataError(
-                f"SmoothAPLoss needs batches of n classes of n items each, and this one has {sizes} items of its "
-                f"{len(sizes)} classes.\nTake batch_size=16, which gives 4 classes of 4 items, or another loss."
+                f"SmoothAPLoss needs batches of n classes of n items; this one has {len(sizes)} of {items} items.\n"
+                "Take batch_size=16, which gives 4 classes of 4 items where there are as many, or another loss."
             )
         order = torch.argsort(labels, stable=True)
         if indices is not None:
