@@ -23,6 +23,7 @@ MODALITIES_OF_TASK: Mapping[str, tuple[Modality, ...]] = {
     "text-to-text": ("text",),
 }
 TASKS: tuple[str, ...] = tuple(MODALITIES_OF_TASK)
+FORMS: tuple[str, ...] = ("labelled", "pairs")
 SIDES: tuple[Side, ...] = ("query", "document")
 
 TOKEN_POOLINGS: tuple[str, ...] = ("mean", "max", "gem", "attention")
@@ -340,14 +341,20 @@ class LossInfo:
     Args:
         name: how it is asked for, `fit(..., loss=name)`.
         description: one line.
-        options: what `fit(..., loss_options={...})` takes.
+        options: what `fit(..., loss_options={...})` takes. One that is required and named `num_classes` is filled in by
+            `fit` from labelled data.
+        forms: the forms of data that it learns from: `labelled` where it compares the items of a batch among
+            themselves, `pairs` where it takes `ref_emb`.
     """
 
     name: str
     description: str
     options: tuple[Option, ...] = ()
+    forms: tuple[str, ...] = FORMS
 
     def __post_init__(self) -> None:
         _check_name("loss", self.name)
         _check_text(self.name, description=self.description)
+        if not isinstance(self.forms, tuple) or not self.forms or not {*self.forms} <= {*FORMS}:
+            raise OptionError(f"{self.name}: forms must be a tuple of {' or '.join(FORMS)}, not {quote(self.forms)}.")
         _check_options(self.name, self.options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -79,6 +80,19 @@ class Catalogue:
             UnknownNameError: if nobody lists it, or more than one do.
         """
         return self._find_part("loss", name, lambda plugin: plugin.losses)
+
+    def list_poolings(self) -> list[tuple[str, PoolingInfo]]:
+        """Every pooling, with the shortest name by which `find_pooling` knows it."""
+        return self._list_parts(lambda plugin: plugin.poolings)
+
+    def list_losses(self) -> list[tuple[str, LossInfo]]:
+        """Every loss, with the shortest name by which `find_loss` knows it."""
+        return self._list_parts(lambda plugin: plugin.losses)
+
+    def _list_parts(self, rows_of: Callable[[Plugin], tuple[Row, ...]]) -> list[tuple[str, Row]]:
+        offers = [(plugin, row) for plugin in self.plugins for row in rows_of(plugin)]
+        times = Counter(row.name for _, row in offers)
+        return [(row.name if times[row.name] == 1 else f"{plugin.namespace}/{row.name}", row) for plugin, row in offers]
 
     def _find_part(self, kind: str, name: str, rows_of: Callable[[Plugin], tuple[Row, ...]]) -> tuple[Plugin, Row]:
         offers = [(plugin, row) for plugin in self.plugins for row in rows_of(plugin)]

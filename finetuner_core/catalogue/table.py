@@ -10,7 +10,7 @@ import tabulate
 from tabulate import DataRow, Line, TableFormat
 
 from finetuner_core.catalogue.registry import catalogue
-from finetuner_core.values import BackboneInfo, OptionValue
+from finetuner_core.values import BackboneInfo, LossInfo, Option, OptionValue, PoolingInfo
 
 TITLE = "Finetuner backbones"
 COLUMNS = ("model", "task", "output_dim", "architecture", "description")
@@ -88,11 +88,23 @@ def render_row(row: BackboneInfo) -> str:
         "source": row.source or "not known",
     }
     lines = [f"{name:<13} {value}" for name, value in facts.items()]
-    for option in row.options:
-        default = "required" if option.required else f"default {_shown(option.default)}"
-        choices = f" Allowed: {', '.join(map(str, option.choices))}." if option.choices else ""
-        lines.append(f"{'option':<13} {option.name} ({option.type}, {default}): {option.help}{choices}")
+    lines += [f"{'option':<13} {_option(option)}" for option in row.options]
     return "\n".join(lines)
+
+
+def render_parts(rows: Sequence[tuple[str, PoolingInfo | LossInfo]]) -> str:
+    """Poolings or losses by the names that they are asked for with, each with its options below it."""
+    blocks = [
+        "\n".join([f"{name}: {row.description}", *(f"    {_option(option)}" for option in row.options)])
+        for name, row in rows
+    ]
+    return "\n".join(blocks)
+
+
+def _option(option: Option) -> str:
+    default = "required" if option.required else f"default {_shown(option.default)}"
+    choices = f" Allowed: {', '.join(map(str, option.choices))}." if option.choices else ""
+    return f"{option.name} ({option.type}, {default}): {option.help}{choices}"
 
 
 def _shown(value: OptionValue) -> str:
@@ -123,3 +135,8 @@ def as_full_json(row: BackboneInfo) -> dict[str, object]:
         "source": row.source,
         "options": [asdict(option) for option in row.options],
     }
+
+
+def part_as_json(name: str, row: PoolingInfo | LossInfo) -> dict[str, object]:
+    """A pooling or a loss as `finetuner list --poolings --json` or `--losses --json` gives it."""
+    return asdict(row) | {"name": name}

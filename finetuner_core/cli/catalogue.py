@@ -10,17 +10,34 @@ import click
 from finetuner_core.catalogue import doctor as examination
 from finetuner_core.catalogue.names import search
 from finetuner_core.catalogue.registry import catalogue
-from finetuner_core.catalogue.table import as_full_json, as_json, describe_models, list_models, render_row
+from finetuner_core.catalogue.table import (
+    as_full_json,
+    as_json,
+    describe_models,
+    list_models,
+    part_as_json,
+    render_parts,
+    render_row,
+)
 from finetuner_core.cli import parameters
 
 
 @click.command("list")
 @click.option("--task", help="Only models for this task.")
 @click.option("--search", "pattern", metavar="PATTERN", help="All names that can be reached, such as 'convnext*'.")
+@click.option("--losses", is_flag=True, help="The losses instead, with their options.")
+@click.option("--poolings", is_flag=True, help="The poolings instead, with their options.")
 @click.option("--json", "in_json", is_flag=True, help="As JSON.")
-def list_command(task: str | None, pattern: str | None, in_json: bool) -> None:
-    """Lists the models that the installed plugins offer."""
-    if pattern is not None:
+def list_command(task: str | None, pattern: str | None, losses: bool, poolings: bool, in_json: bool) -> None:
+    """Lists the models, the losses or the poolings that the installed plugins offer."""
+    if losses or poolings:
+        if task is not None or pattern is not None or (losses and poolings):
+            raise click.UsageError("--losses and --poolings each stand alone, but for --json.")
+        problems = catalogue().problems
+        parts = catalogue().list_losses() if losses else catalogue().list_poolings()
+        as_dicts = [part_as_json(name, row) for name, row in parts]
+        click.echo(json.dumps(as_dicts, indent=2, ensure_ascii=False) if in_json else render_parts(parts))
+    elif pattern is not None:
         if task is not None:
             raise click.UsageError("--search and --task do not go together: a name alone does not tell its task.")
         names, problems = search(catalogue(), pattern)

@@ -101,13 +101,13 @@ def _take_out(module: nn.Module, plain: dict[nn.Module, nn.Module]) -> None:
             _take_out(child, plain)
             continue
         if child not in plain:
-            if hasattr(child, "unload_and_optionally_merge_module"):  # attention, which is put together anew
-                plain[child] = child.unload_and_optionally_merge_module(
-                    merge=True, safe_merge=False, adapter_names=None
-                )
-            else:
+            # Attention of torch's own kind has to be put together anew.
+            put_together = getattr(child, "unload_and_optionally_merge_module", None)
+            if put_together is None:
                 child.merge()
                 plain[child] = child.get_base_layer()
+            else:
+                plain[child] = put_together(merge=True, safe_merge=False, adapter_names=None)
         setattr(module, name, plain[child])
 
 

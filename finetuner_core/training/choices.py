@@ -10,6 +10,7 @@ from finetuner_core.catalogue.registry import catalogue
 from finetuner_core.data.batches import ClassBatches, PairBatches
 from finetuner_core.data.dataset import Dataset
 from finetuner_core.data.images import are_grey
+from finetuner_core.errors import DataError
 from finetuner_core.losses.build import loss_options
 from finetuner_core.modeling.embedding_model import EmbeddingModel
 from finetuner_core.modeling.lora import has_matrices
@@ -34,13 +35,22 @@ def choose_loss(
     """The loss's name, and a value for each of its options.
 
     A loss that keeps something for each class is told how many there are in labelled data.
+
+    Raises:
+        UnknownNameError: if nobody lists the loss.
+        OptionError: if an option is unknown or not allowed.
+        DataError: if the loss does not learn from data of this form.
     """
     name = name or "infonce"
     defaults: dict[str, object] = {}
     if name in ("infonce", "finetuner/infonce") and (two_towers or len({c.modality for c in data.columns}) > 1):
         defaults |= _CLIP
-    declared = {option.name for option in catalogue().find_loss(name)[1].options}
-    if "num_classes" in declared and data.form == "labelled":
+    info = catalogue().find_loss(name)[1]
+    if data.form not in info.forms:
+        raise DataError(
+            f"The loss {name} learns from {' or '.join(info.forms)} data, and {data.source} holds {data.form}."
+        )
+    if data.form == "labelled" and any(option.name == "num_classes" and option.required for option in info.options):
         defaults["num_classes"] = len(set(data.classes))
     return name, loss_options(name, {**defaults, **(options or {})})
 

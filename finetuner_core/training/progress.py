@@ -67,10 +67,10 @@ class Progress:
     ) -> None:
         """How it is trained."""
         self._epochs, self._steps = plan.epochs, steps
-        settings = ", ".join(f"{name} {value}" for name, value in options.items())
+        settings = ", ".join(f"{name} {value}" for name, value in options.items() if value is not None)
         self.line(
             "Training",
-            f"{loss} ({settings}), {plan.epochs} epochs of {steps} steps, batch {batch_size}, "
+            f"{loss}{f' ({settings})' if settings else ''}, {plan.epochs} epochs of {steps} steps, batch {batch_size}, "
             f"learning rate {plan.learning_rate:g}, {str(plan.dtype).removeprefix('torch.')} on {device}",
         )
         if plan.mirror is not None:

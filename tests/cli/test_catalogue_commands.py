@@ -286,3 +286,31 @@ def test_options_reach_the_function(fit_was_given: dict[str, object]) -> None:
     }
     run("fit", "letters", "train.csv", "--out", "out", "--freeze", "backbone")
     assert fit_was_given["freeze"] == "backbone"
+
+
+@pytest.mark.parametrize(("flag", "first"), [("--losses", "infonce: "), ("--poolings", "native: ")])
+def test_losses_and_poolings_are_listed_with_their_options(flag: str, first: str) -> None:
+    text = run("list", flag).stdout
+    assert text.startswith(first)
+    rows = json.loads(run("list", flag, "--json").stdout)
+    assert [row["name"] for row in rows] == re.findall(r"^(\w+): ", text, re.MULTILINE)
+    options = [f"    {option['name']} ({option['type']}, " for row in rows for option in row["options"]]
+    assert options == re.findall(r"^    \w+ \(\w+, ", text, re.MULTILINE) != []
+
+
+def test_a_loss_that_two_plugins_list_is_shown_as_it_has_to_be_written(install_plugin: InstallPlugin) -> None:
+    source = """
+        from finetuner_core.plugin import LossInfo, hookimpl
+        @hookimpl
+        def list_losses():
+            return [LossInfo("triplet", ""), LossInfo("own", "")]
+    """
+    install_plugin("more", source)
+    names = [row["name"] for row in json.loads(run("list", "--losses", "--json").stdout)]
+    assert names == ["more/triplet", "own", "infonce", "finetuner/triplet", "contrastive"]
+
+
+@pytest.mark.parametrize("more", [["--task", "all"], ["--search", "*"], ["--poolings"]])
+def test_what_does_not_go_with_losses(more: list[str]) -> None:
+    done = run("list", "--losses", *more, code=2)
+    assert done.stderr == "Error: --losses and --poolings each stand alone, but for --json.\n"

@@ -582,7 +582,8 @@ from finetuner_core.plugin import LossInfo, Option, hookimpl
 
 @hookimpl
 def list_losses():
-    return [LossInfo("proxies", "", (Option("num_classes", "int", help="How many.", required=True),))]
+    option = Option("num_classes", "int", help="How many.", required=True)
+    return [LossInfo("proxies", "", (option,)), LossInfo("labels", "", (option,), forms=("labelled",))]
 
 @hookimpl
 def build_loss(info, dim, options):
@@ -606,6 +607,8 @@ def test_a_loss_is_told_how_many_classes_labelled_data_has(tmp_path: Path, insta
     assert record["loss"]["options"] == {"num_classes": 24}
     with pytest.raises(OptionError, match="loss proxies needs the option num_classes"):
         fit("letters", text_pairs(tmp_path), loss="proxies", **FAST)
+    with pytest.raises(DataError, match=r"The loss labels learns from labelled data, and .*pairs.csv holds pairs"):
+        fit("letters", text_pairs(tmp_path), loss="labels", **FAST)
 
 
 class Cutting(LetterPreprocess):
