@@ -24,6 +24,7 @@ TOLERANCE = 1e-4
 """How far apart numbers of vectors of length 1 may be that ought to be equal: kernels differ with a batch's size."""
 
 
+@functools.lru_cache(maxsize=1)
 def row_of(subject: Subject) -> BackboneInfo:
     """The row that the backbone's full name means."""
     return resolve(catalogue(), subject.full_name)
