@@ -1,4 +1,4 @@
-"""The families of text models, each with a small network of the real class: against transformers, one text at a time."""
+"""The families of text models, a small network of each: against transformers, one text at a time."""
 
 from __future__ import annotations
 
@@ -64,7 +64,16 @@ T5 |= {"pad_token_id": 0, "eos_token_id": 3, "decoder_start_token_id": 0}
 # As microsoft/deberta-v3-base has it, but for the sizes.
 DEBERTA: dict[str, Any] = {"relative_attention": True, "pos_att_type": "p2c|c2p", "max_relative_positions": -1}
 DEBERTA |= {"position_biased_input": False, "type_vocab_size": 0}
-BUCKETS = {"position_buckets": 8, "norm_rel_ebd": "layer_norm", "share_att_key": True}
+BUCKETS: dict[str, Any] = {"position_buckets": 8, "norm_rel_ebd": "layer_norm", "share_att_key": True}
+XLM: dict[str, Any] = {
+    "n_words": 128,
+    "pad_index": 0,
+    "emb_dim": 32,
+    "n_layers": 2,
+    "n_heads": 4,
+    "max_position_embeddings": 40,
+}
+CONVOLUTION: dict[str, Any] = {"conv_kernel_size": 3, "conv_act": "gelu"}
 
 ENCODERS: dict[str, PreTrainedConfig] = {
     "bert": BertConfig(**SIZES),
@@ -83,7 +92,7 @@ ENCODERS: dict[str, PreTrainedConfig] = {
     ),
     "nomic": NomicBertConfig(**SIZES),
     "roformer": RoFormerConfig(**SIZES),
-    "xlm": XLMConfig(n_words=128, emb_dim=32, n_layers=2, n_heads=4, max_position_embeddings=40, pad_index=0),
+    "xlm": XLMConfig(**XLM),
     "t5": T5Config(**T5),
     "mt5": MT5Config(**T5),
     "umt5": UMT5Config(**T5),
@@ -137,8 +146,9 @@ def folder(
 
 def open_alone(folder: Path) -> PreTrainedModel:
     """The network as transformers itself opens it."""
-    network: PreTrainedModel = T5_CLASSES.get(folder.name, AutoModel).from_pretrained(folder)
-    return network.eval()
+    kind: Any = T5_CLASSES.get(folder.name, AutoModel)
+    network: PreTrainedModel = kind.from_pretrained(folder).eval()
+    return network
 
 
 def hidden_states(folder: Path, texts: list[str]) -> list[np.ndarray]:
@@ -150,8 +160,8 @@ def hidden_states(folder: Path, texts: list[str]) -> list[np.ndarray]:
     states = []
     with torch.inference_mode():
         for text in texts:
-            ids = tokenizer.encode(text).ids or [tokenizer.token_to_id("[SEP]")]
-            states.append(network(input_ids=torch.tensor([ids])).last_hidden_state[0].numpy())
+            ids = torch.tensor([tokenizer.encode(text).ids or [tokenizer.token_to_id("[SEP]")]])
+            states.append(network(input_ids=ids).last_hidden_state[0].numpy())
     return states
 
 
@@ -276,8 +286,7 @@ def test_of_a_t5_with_its_decoder_the_encoder_is_opened(
     made = save_text_model(tmp_path / "t5", T5Config(**T5), kind, template="$A [SEP]")
     model = finetuner.build_model(str(tmp_path / "t5"))
     assert model.new_weights == []
-    ((_, tower),) = model.sided_towers()
-    network = tower.loaded.network
+    network = model.tower("text").loaded.network
     assert isinstance(network, TextNetwork)
     expected = {name: tensor for name, tensor in made.state_dict().items() if name.startswith(("encoder.", "shared."))}
     assert {name: tuple(tensor.shape) for name, tensor in network.encoder.state_dict().items()} == {
@@ -288,7 +297,7 @@ def test_of_a_t5_with_its_decoder_the_encoder_is_opened(
 
 def test_no_padding_reaches_the_convolution_of_deberta_v2(tmp_path: Path, save_text_model: SaveModel) -> None:
     # As microsoft/deberta-v2-xlarge has it.
-    config = DebertaV2Config(**SIZES, **DEBERTA, **BUCKETS, conv_kernel_size=3, conv_act="gelu")
+    config = DebertaV2Config(**SIZES, **DEBERTA, **BUCKETS, **CONVOLUTION)
     save_text_model(tmp_path / "deberta", config)
     model = finetuner.build_model(str(tmp_path / "deberta"))
     assert np.abs(model.encode(TEXTS) - model.encode(TEXTS, batch_size=1)).max() < 1e-5

@@ -7,13 +7,30 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from transformers import BertConfig, CLIPSegConfig, PreTrainedModel, SiglipConfig, T5Config, ViTConfig, Wav2Vec2Config
+import torch
+from transformers import (
+    AutoModel,
+    BartConfig,
+    BertConfig,
+    DetrConfig,
+    FNetConfig,
+    LlavaConfig,
+    LukeConfig,
+    PatchTSTConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Wav2Vec2Config,
+    WhisperConfig,
+)
 
 import finetuner
 from finetuner_core.errors import FinetunerError, WeightsError
+from finetuner_core.plugin import TEXT_POOLINGS
 from finetuner_hf import plugin, rows
+from finetuner_hf.architecture import BATCH_DEPENDENT
 
 CONFIG = BertConfig(vocab_size=128, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
 
@@ -73,21 +90,40 @@ def test_a_folder_of_another_format_is_not_claimed(tmp_path: Path, config: str |
 
 
 @pytest.mark.parametrize(
-    ("config", "kind"),
+    ("config", "reason"),
     [
-        (T5Config(), "t5"),
-        (ViTConfig(), "vit"),
-        (SiglipConfig(), "siglip"),
-        (Wav2Vec2Config(), "wav2vec2"),
-        (CLIPSegConfig(), "clipseg"),
+        (BartConfig(), "it is an encoder-decoder, and transformers has no class for its encoder alone"),
+        (Wav2Vec2Config(), "it is one for sound"),
+        (WhisperConfig(), "it is one for sound"),
+        (DetrConfig(), "it says what is where in an image, and gives no embedding"),
+        (LlavaConfig(), "it writes texts about what it is shown, and gives no embedding"),
+        (FNetConfig(), "its vectors change with the padding of the batch"),
+        (LukeConfig(), "it needs more than a text to use all of its parameters"),
+        (PatchTSTConfig(), ""),
     ],
-    ids=lambda value: value if isinstance(value, str) else "",
+    ids=lambda value: value.model_type if isinstance(value, PreTrainedConfig) else "",
 )
-def test_a_model_of_another_kind_is_refused_by_name(config: BertConfig, kind: str, tmp_path: Path) -> None:
+def test_a_model_that_has_no_embedding_is_refused_with_the_reason(
+    config: PreTrainedConfig, reason: str, tmp_path: Path
+) -> None:
     config.save_pretrained(tmp_path)
     first, second = lines_of(str(tmp_path))
-    assert first == f"{tmp_path} is a {kind} model, which finetuner-hf does not open."
-    assert second.startswith("It opens text encoders, such as bert-base-cased, and CLIP")
+    end = f": {reason}." if reason else "."
+    assert first == f"{tmp_path} is a {config.model_type} model, which finetuner-hf does not open{end}"
+    assert second.startswith("It opens text models (BERT, T5, Qwen3, ...)")
+
+
+def test_the_families_whose_padding_matters_are_those_whose_padding_matters() -> None:
+    """So that a family is not refused for what it does no longer: the shortest of them, measured."""
+    torch.manual_seed(0)
+    config = FNetConfig(vocab_size=128, hidden_size=32, num_hidden_layers=1, intermediate_size=48)
+    network: Any = AutoModel.from_config(config).eval()  # type: ignore[no-untyped-call]
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.inference_mode():
+        alone = network(input_ids=ids).last_hidden_state
+        padded = network(input_ids=torch.nn.functional.pad(ids, (0, 2))).last_hidden_state[:, :3]
+    assert (alone - padded).abs().max() > 1e-3
+    assert "fnet" in BATCH_DEPENDENT
 
 
 def set_trap(folder: Path) -> Path:
@@ -146,8 +182,9 @@ def test_a_found_row_says_what_is_known(tmp_path: Path, save_text_model: SaveMod
     save_text_model(tmp_path / "bert", CONFIG)
     row = plugin.find_backbone(str(tmp_path / "bert"))
     assert row is not None
-    assert (row.task, row.output_dim, row.poolings) == ("text-to-text", 32, ("mean", "cls", "max"))
+    assert (row.task, row.output_dim, row.poolings) == ("text-to-text", 32, TEXT_POOLINGS)
     assert row.description == "bert"
+    assert [option.name for option in row.options] == ["max_length", "prompt", "query_prompt", "document_prompt"]
 
 
 def test_search_gives_what_the_cache_holds(put_into_cache: Callable[[str], Path]) -> None:

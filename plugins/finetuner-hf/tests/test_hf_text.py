@@ -1,7 +1,9 @@
-"""What text encoders emit, against transformers and loops over one text at a time."""
+"""How texts are read: how many tokens, what is left out, what an empty one becomes."""
 
 from __future__ import annotations
 
+import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,25 +13,27 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 from transformers import (
-    AlbertConfig,
-    AutoModel,
     BertConfig,
+    BertForMaskedLM,
     DistilBertConfig,
-    ElectraConfig,
     GPT2Config,
+    LlamaConfig,
     MPNetConfig,
+    OPTConfig,
     PreTrainedConfig,
     PreTrainedModel,
     RobertaConfig,
+    T5Config,
+    T5EncoderModel,
 )
 
 import finetuner
-from finetuner_core.interfaces import Stage
+from finetuner_core.interfaces import TextPreprocess
 
 SIZES: dict[str, Any] = {
     "vocab_size": 128,
     "hidden_size": 32,
-    "num_hidden_layers": 3,
+    "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "intermediate_size": 48,
     "max_position_embeddings": 40,
@@ -38,13 +42,10 @@ SIZES: dict[str, Any] = {
 CONFIGS: dict[str, PreTrainedConfig] = {
     "bert": BertConfig(**SIZES),
     "distilbert": DistilBertConfig(
-        vocab_size=128, dim=32, n_layers=3, n_heads=4, hidden_dim=48, max_position_embeddings=40
+        vocab_size=128, dim=32, n_layers=2, n_heads=4, hidden_dim=48, max_position_embeddings=40
     ),
     "roberta": RobertaConfig(**SIZES | {"pad_token_id": 1}),
     "mpnet": MPNetConfig(**SIZES | {"pad_token_id": 1}),
-    "electra": ElectraConfig(**SIZES, embedding_size=16),
-    "albert": AlbertConfig(**SIZES, embedding_size=16),
-    "gpt2": GPT2Config(vocab_size=128, n_embd=32, n_layer=3, n_head=4, n_positions=40, eos_token_id=3, bos_token_id=2),
 }
 TEXTS = [
     "a cat sits on the mat",
@@ -55,81 +56,18 @@ TEXTS = [
 ]
 
 SaveModel = Callable[..., PreTrainedModel]
-POOL: dict[str, Callable[[list[float]], float]] = {
-    "mean": lambda column: sum(column) / len(column),
-    "max": max,
-    "cls": lambda column: column[0],
-}
 
 
-def hidden_states(folder: Path, texts: list[str], limit: int = 40) -> list[np.ndarray]:
-    """The last hidden state of each text alone, (T, D): no padding, so no mask to get wrong."""
-    network = AutoModel.from_pretrained(folder).eval()
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(limit)
-    with torch.inference_mode():
-        return [
-            network(input_ids=torch.tensor([tokenizer.encode(text).ids])).last_hidden_state[0].numpy() for text in texts
-        ]
-
-
-def pooled(states: list[np.ndarray], pooling: str) -> np.ndarray:
-    made = []
-    for state in states:
-        columns = [[float(row[column]) for row in state] for column in range(state.shape[1])]
-        made.append([POOL[pooling](column) for column in columns])
-    vectors = np.array(made)
-    unit: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return unit
-
-
-@pytest.fixture(params=CONFIGS)
-def folder(request: pytest.FixtureRequest, tmp_path: Path, save_text_model: SaveModel) -> Path:
-    """A folder with a small model of each kind."""
-    path: Path = tmp_path / request.param
-    save_text_model(path, CONFIGS[request.param])
-    return path
-
-
-@pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
-def test_an_embedding_is_the_pooled_hidden_state_of_the_text_alone(folder: Path, pooling: str) -> None:
-    model = finetuner.build_model(str(folder), pooling=pooling)
-    expected = pooled(hidden_states(folder, TEXTS), pooling)
-    assert model.output_dim == model.info.output_dim == 32
-    # All texts in one batch, of which all but one are padded.
-    assert np.abs(model.encode(TEXTS) - expected).max() < 1e-5
-
-
-def test_the_default_pooling_is_the_mean(folder: Path) -> None:
-    assert finetuner.build_model(str(folder)).pooling == "mean"
-
-
-def test_every_parameter_takes_part_and_the_pooler_is_gone(folder: Path) -> None:
-    model = finetuner.build_model(str(folder))
-    model("text", model.preprocess("text").prepare(TEXTS))[:, 0].sum().backward()
-    names = dict(model.named_parameters())
-    assert [name for name, parameter in names.items() if parameter.grad is None] == []
-    assert not any("pooler" in name for name in names)
-    assert sum(parameter.numel() for parameter in names.values()) > 1000
-
-
-def test_stages_partition_the_parameters_from_input_to_output(folder: Path) -> None:
-    extractor = finetuner.build_model(str(folder)).encoder("text").extractor
-    stages = extractor.stages()
-    everything = [number for stage in stages for number in held(stage)]
-    assert len(everything) == len(set(everything))
-    assert set(everything) == {id(parameter) for parameter in extractor.parameters()}
-    layers = 1 if folder.name == "albert" else 3  # ALBERT runs through one layer many times
-    names = [stage.name for stage in stages]
-    assert names[: layers + 1] == ["embeddings", *(f"layer {number}" for number in range(1, layers + 1))]
-    ids = {id(parameter): name for name, parameter in extractor.named_parameters()}
-    assert any("emb" in ids[number] or "wte" in ids[number] for number in held(stages[0]))
-    assert not any("layer." in ids[number] or ".h." in ids[number] for number in held(stages[0]))
-
-
-def held(stage: Stage) -> list[int]:
-    return [id(p) for module in stage.modules for p in module.parameters()] + [id(p) for p in stage.parameters]
+def test_the_state_of_a_bert_is_that_of_a_bert_with_a_head(tmp_path: Path, save_text_model: SaveModel) -> None:
+    with_head = save_text_model(tmp_path / "bert", CONFIGS["bert"], BertForMaskedLM)
+    assert isinstance(with_head, BertForMaskedLM)
+    model = finetuner.build_model(str(tmp_path / "bert"), pooling="cls")
+    tokenizer = Tokenizer.from_file(str(tmp_path / "bert" / "tokenizer.json"))
+    for text, vector in zip(TEXTS, model.encode(TEXTS), strict=True):
+        ids = torch.tensor([tokenizer.encode(text).ids])
+        with torch.inference_mode():
+            first = with_head.bert(input_ids=ids).last_hidden_state[0, 0]
+        assert np.abs(vector - torch.nn.functional.normalize(first, dim=0).numpy()).max() < 1e-5
 
 
 @pytest.mark.parametrize(("kind", "limit"), [("bert", 40), ("distilbert", 40), ("roberta", 38), ("mpnet", 38)])
@@ -140,8 +78,8 @@ def test_a_long_text_is_cut_to_what_the_network_has_positions_for(
     model = finetuner.build_model(str(tmp_path / kind))
     long = "cat " * 100
     assert [len(text.ids) for text in model.preprocess("text").prepare([long])] == [limit]
-    expected = pooled(hidden_states(tmp_path / kind, [long], limit), "mean")
-    assert np.abs(model.encode([long]) - expected).max() < 1e-5
+    # As many words as fit between the two special tokens give the same.
+    assert np.abs(model.encode([long]) - model.encode(["cat " * (limit - 2)])).max() < 1e-6
 
 
 def test_roberta_as_published_reads_512_of_its_514_positions(tmp_path: Path, save_text_model: SaveModel) -> None:
@@ -170,6 +108,69 @@ def test_the_length_of_what_is_prepared_is_its_tokens(tmp_path: Path, save_text_
     save_text_model(tmp_path / "bert", CONFIGS["bert"])
     preprocess = finetuner.build_model(str(tmp_path / "bert")).preprocess("text")
     assert [preprocess.length(item) for item in preprocess.prepare(["cat", "the cat", "xyz", ""])] == [3, 4, 5, 2]
+    assert preprocess.prepare([]) == []
+
+
+def test_a_prepared_text_knows_whether_its_end_is_missing(tmp_path: Path, save_text_model: SaveModel) -> None:
+    save_text_model(tmp_path / "bert", CONFIGS["bert"])
+    preprocess = finetuner.build_model(str(tmp_path / "bert"), max_length=6).preprocess("text")
+    assert isinstance(preprocess, TextPreprocess)
+    assert preprocess.max_length == 6
+    preprocess = pickle.loads(pickle.dumps(preprocess))
+    prepared = pickle.loads(
+        pickle.dumps(preprocess.prepare(["", "cat", "the cat " * 2, "the cat " * 2 + "x", "cat " * 99]))
+    )
+    assert [preprocess.is_cut(text) for text in prepared] == [False, False, False, True, True]
+    assert [preprocess.length(text) for text in prepared] == [2, 3, 6, 6, 6]
+
+
+@pytest.mark.parametrize("template", ["$A", "$A [SEP]", "[CLS] $A", "[CLS] $A [SEP]"])
+def test_an_empty_text_is_never_nothing(template: str, tmp_path: Path, save_text_model: SaveModel) -> None:
+    save_text_model(tmp_path / "bert", CONFIGS["bert"], template=template)
+    model = finetuner.build_model(str(tmp_path / "bert"))
+    (empty,) = model.preprocess("text").prepare([""])
+    assert len(empty.ids) == max(1, template.count("["))
+    vectors = model.encode(["", "cat", ""])
+    assert np.isfinite(vectors).all()
+    assert np.abs(vectors - model.encode(["", "cat", ""], batch_size=1)).max() < 1e-6
+
+
+def test_without_a_token_for_padding_it_is_masked_all_the_same(tmp_path: Path, save_text_model: SaveModel) -> None:
+    config = GPT2Config(vocab_size=128, n_embd=32, n_layer=2, n_head=4, n_positions=40, eos_token_id=3)
+    save_text_model(tmp_path / "gpt2", config, template="$A")
+    file = tmp_path / "gpt2" / "tokenizer_config.json"
+    settings = json.loads(file.read_text())
+    del settings["pad_token"]
+    file.write_text(json.dumps(settings))
+    model = finetuner.build_model(str(tmp_path / "gpt2"))
+    assert np.abs(model.encode(TEXTS) - model.encode(TEXTS, batch_size=1)).max() < 1e-5
+
+
+def test_a_network_without_a_limit_reads_all(tmp_path: Path, save_text_model: SaveModel) -> None:
+    config = T5Config(vocab_size=128, d_model=32, d_kv=8, d_ff=48, num_layers=1, num_heads=4, eos_token_id=3)
+    save_text_model(tmp_path / "t5", config, T5EncoderModel, template="$A [SEP]")
+    model = finetuner.build_model(str(tmp_path / "t5"))
+    (prepared,) = model.preprocess("text").prepare(["cat " * 700])
+    assert (len(prepared.ids), prepared.is_cut) == (701, False)
+    model.save(tmp_path / "saved")
+    assert len(finetuner.load(tmp_path / "saved").preprocess("text").prepare(["cat " * 700])[0].ids) == 701
+
+
+def test_opt_projects_its_states_to_another_width(tmp_path: Path, save_text_model: SaveModel) -> None:
+    # As facebook/opt-350m has it.
+    config = OPTConfig(**SIZES, ffn_dim=48, word_embed_proj_dim=24, do_layer_norm_before=False)
+    save_text_model(tmp_path / "opt", config)
+    model = finetuner.build_model(str(tmp_path / "opt"))
+    assert model.encode(TEXTS).shape == (5, 24)
+    assert model.output_dim == model.info.output_dim == 24
+
+
+def test_what_is_made_a_decoder_by_its_configuration_is_one(tmp_path: Path, save_text_model: SaveModel) -> None:
+    save_text_model(tmp_path / "bert", BertConfig(**SIZES, is_decoder=True))
+    assert finetuner.build_model(str(tmp_path / "bert")).pooling == "last"
+    both_ways: dict[str, Any] = {"is_causal": False}  # an attribute that any configuration may have
+    save_text_model(tmp_path / "llama", LlamaConfig(**SIZES, **both_ways))
+    assert finetuner.build_model(str(tmp_path / "llama")).pooling == "mean"
 
 
 def test_without_pretrained_weights_they_are_others(tmp_path: Path, save_text_model: SaveModel) -> None:

@@ -11,6 +11,7 @@ from tokenizers import normalizers
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from finetuner_core.catalogue.names import is_path
 from finetuner_core.interfaces import FeatureExtractor, LoadedBackbone, Preprocess
 from finetuner_core.plugin import BackboneInfo, Modality, OptionError, OptionValue, Side
 from finetuner_hf.architecture import Architecture, architecture_of
@@ -78,8 +79,9 @@ def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue
     """The network of a row, with its tokenizer."""
     config = read_config(info.name)
     architecture = _known(config)
-    # The row tells whether anything is declared: to ask for what is not there would need the network.
-    declaration = read_declaration(info.name) if "native" in info.poolings else Declaration()
+    # The row tells whether anything is declared: to ask the Hub for what is not there would need the network.
+    known = "native" in info.poolings or is_path(info.name)
+    declaration = read_declaration(info.name) if known else Declaration()
     missing: Iterable[str] = ()
     try:
         tokenizer = read_tokenizer(info.name)
@@ -157,7 +159,7 @@ def _count(config: PreTrainedConfig, architecture: Architecture, pooling: nn.Mod
     """How many parameters the model has, counted on a network without numbers; `None` where that cannot be built."""
     try:
         with torch.device("meta"):
-            encoder = architecture.opener.from_config(config)  # type: ignore[no-untyped-call]
+            encoder: nn.Module = architecture.opener.from_config(config)  # type: ignore[no-untyped-call]
     except LOADING_ERRORS:
         return None
     _remove_pooler(encoder)
@@ -188,7 +190,7 @@ def _positions(encoder: PreTrainedModel) -> int | None:
     table = getattr(getattr(encoder, "embeddings", None), "position_embeddings", None)
     if isinstance(table, nn.Embedding) and table.padding_idx is not None:
         # RoBERTa and its relatives count from behind the padding's own position.
-        positions -= table.padding_idx + 1
+        positions -= int(table.padding_idx) + 1
     return positions
 
 
