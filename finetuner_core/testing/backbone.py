@@ -41,10 +41,9 @@ def build(subject: Subject, pooling: str | None = None, **options: object) -> Em
         torch.random.set_rng_state(state)
 
 
-@functools.lru_cache(maxsize=1)
 def model_of(subject: Subject) -> EmbeddingModel:
     """The backbone's stirred model with its default pooling, shared by checks that do not change it."""
-    return stir(build(subject))
+    return _shared_model(subject, row_of(subject).poolings[0])
 
 
 def models_of(subject: Subject) -> Iterator[EmbeddingModel]:
@@ -52,9 +51,13 @@ def models_of(subject: Subject) -> Iterator[EmbeddingModel]:
     poolings = row_of(subject).poolings
     # The last one that is put in under a key stands: the first of the row.
     ways = {pooling if pooling in ("native", "cls") else "tokens": pooling for pooling in reversed(poolings)}
-    for pooling in poolings:
-        if pooling in ways.values():
-            yield model_of(subject) if pooling == poolings[0] else stir(build(subject, pooling))
+    return (_shared_model(subject, pooling) for pooling in poolings if pooling in ways.values())
+
+
+@functools.lru_cache(maxsize=3)
+def _shared_model(subject: Subject, pooling: str) -> EmbeddingModel:
+    """Kept for one backbone and its three ways at the most, so that checking many needs memory for one."""
+    return stir(build(subject, pooling))
 
 
 def stir(model: EmbeddingModel) -> EmbeddingModel:

@@ -73,10 +73,9 @@ def check_features(subject: Subject) -> None:
 
 
 def check_width(subject: Subject) -> None:
-    """The vectors are as wide as the row says with its first pooling, and as the extractor's `dim` says with each."""
+    """The vectors are as wide as the row says with its first pooling, and as the extractor's `dim` says with any."""
     row = row_of(subject)
-    for pooling in row.poolings:
-        model = build(subject, pooling)
+    for model in models_of(subject):
         for modality in model.modalities:
             about, some = where(model, modality), items(subject, modality)
             with torch.inference_mode():
@@ -93,7 +92,7 @@ def check_width(subject: Subject) -> None:
                 "Let a pooling's dim be the width of what it gives.",
             )
             require(
-                pooling != row.poolings[0] or row.output_dim in (None, vectors.shape[-1]),
+                model.pooling != row.poolings[0] or row.output_dim in (None, vectors.shape[-1]),
                 f"{about}: the row says {row.output_dim}, and the vectors are {vectors.shape[-1]} wide.",
                 "Correct output_dim of the row.",
             )
@@ -177,14 +176,13 @@ def check_eval(subject: Subject) -> None:
 
     Every module is in evaluation mode once the model is built; dropout is off, and batch norms use their statistics.
     """
-    fresh = build(subject)
-    training = [name for name, module in fresh.named_modules() if module.training]
-    require(
-        not training,
-        f"{subject.full_name} is built with {', '.join(training[:3])} in training mode.",
-        "Leave train() and eval() as torch has them, and hold every module as a child of the extractor.",
-    )
     for model in models_of(subject):
+        training = [name for name, module in model.named_modules() if module.training]
+        require(
+            not training,
+            f"{subject.full_name} is built with {', '.join(training[:3])} in training mode.",
+            "Leave train() and eval() as torch has them, and hold every module as a child of the extractor.",
+        )
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         for modality in model.modalities:
             some = items(subject, modality)
