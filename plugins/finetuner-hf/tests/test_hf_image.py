@@ -32,7 +32,6 @@ SWIN = {"embed_dim": 8, "depths": [1, 2], "num_heads": [2, 2], "window_size": 4,
 CNN = {"hidden_sizes": [8, 16], "depths": [1, 2]}
 SQUARE = {"size": {"height": 32, "width": 32}}
 CROPPED = {"size": {"shortest_edge": 37}, "crop_size": {"height": 32, "width": 32}}
-FIRST = slice(0, 1)
 
 
 class Family:
@@ -102,9 +101,7 @@ FAMILIES = {
         norm="layernorm",
         cls=False,
     ),
-    "dinov3_convnext": Family(
-        "DINOv3ConvNextModel", CNN | {"num_stages": 2}, processor("ViT", **SQUARE), before=1, cls=False
-    ),
+    "dinov3_convnext": Family("DINOv3ConvNextModel", CNN, processor("ViT", **SQUARE), before=1, cls=False),
     "resnet": Family(
         "ResNetForImageClassification",
         CNN | {"embedding_size": 8},
@@ -126,6 +123,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*ViTFeatureExtractor.*")
 def make(family: Family, folder: Path) -> Path:
     """Writes a small model of a family into a folder, in the layout of its repositories."""
     kind = getattr(transformers, family.model)
+    torch.manual_seed(0)
     network = randomised(kind(kind.config_class(**family.sizes)))
     network.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(family.processor))
@@ -133,7 +131,6 @@ def make(family: Family, folder: Path) -> Path:
 
 
 def randomised(network: PreTrainedModel) -> PreTrainedModel:
-    torch.manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():
             # As transformers initialises them, classes hardly differ, and biases and masks not at all.

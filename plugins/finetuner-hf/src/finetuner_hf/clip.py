@@ -1,4 +1,4 @@
-"""CLIP: a tower for texts and one for images, with a projection each into the space that they share."""
+"""CLIP and its relatives: a tower for texts and one for images, which end in a space that they share."""
 
 from __future__ import annotations
 
@@ -6,126 +6,150 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from PIL.Image import Image, Resampling
-from torch import nn
-from transformers import AutoModel, CLIPModel, PreTrainedConfig
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from finetuner_core.data.pixels import PixelPreprocess
 from finetuner_core.interfaces import Batch, FeatureExtractor, Features, LoadedBackbone, Preprocess, Stage
-from finetuner_core.plugin import BackboneInfo, Modality, OptionValue
+from finetuner_core.plugin import BackboneInfo, Modality, OptionValue, WeightsError
+from finetuner_hf import siglip
 from finetuner_hf.hub import LOADING_ERRORS, read_config, why_not_loaded
-from finetuner_hf.rows import OPTIONS
+from finetuner_hf.image import see
+from finetuner_hf.naflex import NaflexPreprocess, read_naflex_processor
+from finetuner_hf.processors import check_image_size, image_preprocess, read_processor, set_image_size
+from finetuner_hf.rows import IMAGE_OPTIONS, OPTIONS
 from finetuner_hf.stages import transformer_stages
 from finetuner_hf.tokens import TextPreprocess, max_length, read_tokenizer
 
+# Families whose towers end in a projection each.
+_PROJECTED = ("clip", "metaclip_2", "chinese_clip", "altclip")
+
+# Families whose text is the projection of its first token. The others have the tower pool it.
+_FIRST_TOKEN = ("chinese_clip", "altclip")
+
 
 def accepts(config: PreTrainedConfig) -> bool:
-    """Whether it is a CLIP."""
-    return config.model_type == "clip"
+    """Whether it is a CLIP, or one of those relatives that are opened."""
+    return config.model_type in (*_PROJECTED, *siglip.MODEL_TYPES)
 
 
 def row(name: str, config: PreTrainedConfig, source: str) -> BackboneInfo:
-    """The row of a CLIP."""
+    """The row of a CLIP or a relative."""
+    kind = config.model_type
+    if kind in siglip.MODEL_TYPES and not getattr(config.vision_config, "vision_use_head", True):
+        raise WeightsError(
+            f"{name} is a {kind} model without the head that makes one vector of an image (vision_use_head).\n"
+            "Choose a whole one, such as google/siglip-base-patch16-224."
+        )
     return BackboneInfo(
-        name, "text-to-image", config.projection_dim, "transformer", "CLIP", options=OPTIONS, source=source
+        name=name,
+        task="text-to-image",
+        output_dim=config.projection_dim if kind in _PROJECTED else config.text_config.projection_size,
+        architecture="transformer",
+        description="CLIP" if kind == "clip" else kind,
+        # SigLIP reads texts of one length, and SigLIP 2's variant for any shape has no size of an image.
+        options={"siglip": IMAGE_OPTIONS, "siglip2": ()}.get(kind, (*OPTIONS, *IMAGE_OPTIONS)),
+        source=source,
     )
 
 
 def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue]) -> LoadedBackbone:
     """Both towers, with tokenizer and image processor."""
     config = read_config(info.name)
-    missing: Iterable[str] = ()
+    kind, missing = config.model_type, ()
     try:
-        tokenizer = read_tokenizer(info.name)
-        processor = CLIPImageProcessorPil.from_pretrained(info.name)
+        tokenizer = siglip.read_siglip_tokenizer(info.name) if kind in siglip.MODEL_TYPES else read_tokenizer(info.name)
+        processor = read_naflex_processor(info.name) if kind == "siglip2" else read_processor(info.name)
         if pretrained:
-            network, report = AutoModel.from_pretrained(info.name, dtype=torch.float32, output_loading_info=True)
+            network, report = AutoModel.from_pretrained(
+                info.name, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+            )
             missing = report["missing_keys"]
         else:
             network = AutoModel.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
     except LOADING_ERRORS as error:
         raise why_not_loaded(info.name, error) from error
-    limit = max_length(tokenizer, config.text_config.max_position_embeddings, options.get("max_length"))
-    texts = TextPreprocess(tokenizer, limit)
+    texts = _texts(network, tokenizer, options.get("max_length"))
+    size = options.get("image_size")
+    if isinstance(size, int):
+        check_image_size(info.name, size, config.vision_config.patch_size)
+        set_image_size(processor, size)
+    images = NaflexPreprocess(processor) if kind == "siglip2" else image_preprocess(processor, info.name)
 
     def save(network: nn.Module, folder: Path) -> None:
-        assert isinstance(network, CLIPModel)
+        assert isinstance(network, PreTrainedModel)
         network.save_pretrained(folder)
         texts.save(folder)
         processor.save_pretrained(folder)
 
-    feeding: Mapping[Modality, Preprocess] = {"text": texts, "image": image_preprocess(processor)}
+    feeding: Mapping[Modality, Preprocess] = {"text": texts, "image": images}
     return LoadedBackbone(network, feeding, save, tuple(sorted(missing)))
 
 
 def strip(info: BackboneInfo, loaded: LoadedBackbone, pooling: str) -> Mapping[Modality, FeatureExtractor]:
-    """Both towers with their projections. CLIP's temperature belongs to its loss and stays behind."""
+    """Both towers with their projections. The temperature (and SigLIP's bias) belong to the loss and stay behind."""
     network = loaded.network
-    assert isinstance(network, CLIPModel)
+    assert isinstance(network, PreTrainedModel)
+    first = network.config.model_type in _FIRST_TOKEN
+    dim = info.output_dim or 0
     return {
-        "text": TextTower(network.text_model, network.text_projection),
-        "image": ImageTower(network.vision_model, network.visual_projection),
+        "text": TextTower(network.text_model, getattr(network, "text_projection", None), dim, first_token=first),
+        "image": ImageTower(network.vision_model, getattr(network, "visual_projection", None), dim),
     }
 
 
 class _Tower(FeatureExtractor):
-    def __init__(self, tower: nn.Module, projection: nn.Linear) -> None:
+    def __init__(self, tower: nn.Module, projection: nn.Linear | None, dim: int) -> None:
         super().__init__()
         self.tower = tower
         self.projection = projection
-        self.dim = projection.out_features
+        self.dim = dim
 
     def stages(self) -> Sequence[Stage]:
-        """Embeddings, layers, the last norm, the projection."""
-        return [*transformer_stages(self.tower), Stage("projection", (self.projection,))]
+        """Embeddings, layers, the last norm and what pools, the projection."""
+        own = [] if self.projection is None else [Stage("projection", (self.projection,))]
+        return [*transformer_stages(self.tower), *own]
+
+    def _project(self, vectors: Tensor) -> Features:
+        return Features.of_vectors(vectors if self.projection is None else self.projection(vectors))
 
 
 class TextTower(_Tower):
-    """Texts into the shared space: the feature at the end-of-text token, projected."""
+    """Texts into the shared space.
+
+    Args:
+        tower: the network for texts.
+        projection: what stands behind it, `None` where it ends in the shared space itself.
+        dim: width of the shared space.
+        first_token: whether a text is its first token; else the tower says what it is, such as its end-of-text token.
+    """
+
+    def __init__(self, tower: nn.Module, projection: nn.Linear | None, dim: int, *, first_token: bool) -> None:
+        super().__init__(tower, projection, dim)
+        self._first_token = first_token
 
     def forward(self, batch: Batch) -> Features:
         """Features of one token (B, 1, D)."""
-        pooled = self.tower(**batch).pooler_output
-        return Features.of_vectors(self.projection(pooled))
+        output = self.tower(**batch)
+        return self._project(output.last_hidden_state[:, 0] if self._first_token else output.pooler_output)
 
 
 class ImageTower(_Tower):
-    """Images into the shared space: the feature of the class token, projected."""
+    """Images into the shared space: what the tower pools them to, projected."""
 
     def forward(self, batch: Batch) -> Features:
         """Features of one token (B, 1, D)."""
-        pooled = self.tower(pixel_values=batch["pixels"]).pooler_output
-        return Features.of_vectors(self.projection(pooled))
+        if len(batch) > 1:
+            shapes = {name: tensor for name, tensor in batch.items() if name != "pixels"}
+            return self._project(self.tower(pixel_values=batch["pixels"], **shapes).pooler_output)
+        return self._project(see(self.tower, batch["pixels"]).pooler_output)
 
 
-def image_preprocess(processor: CLIPImageProcessorPil) -> PixelPreprocess:
-    """What a CLIP image processor does, in the two halves that Finetuner asks for."""
-    crop = processor.crop_size if processor.do_center_crop else processor.size
-    return PixelPreprocess(
-        resize=_Resize(dict(processor.size), Resampling(processor.resample)),
-        image_size=(crop["height"], crop["width"]),
-        mean=processor.image_mean,
-        std=processor.image_std,
-        offset=_half,
-    )
-
-
-class _Resize:
-    """Resizes as a CLIP image processor does; a class, so that it can be pickled."""
-
-    def __init__(self, size: Mapping[str, int], resample: Resampling) -> None:
-        self.size, self.resample = size, resample
-
-    def __call__(self, image: Image) -> Image:
-        edge = self.size.get("shortest_edge")
-        if edge is None:
-            return image.resize((self.size["width"], self.size["height"]), self.resample)
-        # The longer side is rounded down, as the processor does.
-        width, height = (edge if side == min(image.size) else int(edge * side / min(image.size)) for side in image.size)
-        return image.resize((width, height), self.resample)
-
-
-def _half(excess: int) -> int:
-    """Where the processor's crop begins: at half of what is too much, rounded down."""
-    return excess // 2
+def _texts(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, wanted: object) -> TextPreprocess:
+    positions = network.config.text_config.max_position_embeddings
+    if network.config.model_type in siglip.MODEL_TYPES:
+        return siglip.FixedLengthPreprocess(tokenizer, positions)
+    for name, module in network.text_model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            # XLM-RoBERTa, AltCLIP's text tower, counts from behind the padding's own position.
+            positions -= module.padding_idx + 1
+    return TextPreprocess(tokenizer, max_length(tokenizer, positions, wanted))

@@ -7,12 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from finetuner_core.catalogue.names import is_path
-from finetuner_core.plugin import BackboneInfo
+from finetuner_core.plugin import TOKEN_POOLINGS, BackboneInfo
+from finetuner_timm.embedding import NoEmbeddingError
+from finetuner_timm.extractors import strip
 from finetuner_timm.library import timm
-from finetuner_timm.rows import MAP_POOLINGS, OPTIONS
+from finetuner_timm.rows import OPTIONS
+from finetuner_timm.tokens import find_layout
 
 
 def find(name: str) -> BackboneInfo | None:
@@ -51,31 +53,25 @@ def is_folder(folder: Path) -> bool:
     return isinstance(config, dict) and timm.is_model(str(config.get("architecture", "")))
 
 
-def _row(name: str, model_name: str, *, description: str, source: str, licence: str = "") -> BackboneInfo | None:
+def _row(name: str, model_name: str, *, description: str, source: str, licence: str = "") -> BackboneInfo:
     # On the meta device a network costs nothing and still tells what it emits, whatever its attributes say.
     with torch.device("meta"):
-        network = timm.create_model(model_name, num_classes=0).eval()
-        emitted = network(torch.empty(1, *network.pretrained_cfg["input_size"]))
-    if not isinstance(emitted, torch.Tensor) or emitted.ndim != 2:
-        return None
+        network = timm.create_model(model_name).eval()
+        channels, *size = network.pretrained_cfg["input_size"]
+        if channels != 3:
+            raise NoEmbeddingError(name, f"it takes images of {channels} channels, and pictures have 3")
+        native = strip(network, "native", (size[0], size[1]), name=name)
+        layout = find_layout(network, torch.zeros(1, 3, *size), native.dim)
+    poolings = ("native",) if layout is None else ("native", *TOKEN_POOLINGS, *(("cls",) if layout.has_class else ()))
     return BackboneInfo(
         name=name,
         task="image-to-image",
-        output_dim=emitted.shape[1],
+        output_dim=native.dim,
         architecture=type(network).__name__,
         description=description,
-        poolings=("native", *MAP_POOLINGS) if _ends_in_a_map(network) else ("native",),
+        poolings=poolings,
         options=OPTIONS,
         licence=licence,
         source=source,
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        parameters=sum(parameter.numel() for parameter in native.parameters()),
     )
-
-
-def _ends_in_a_map(network: nn.Module) -> bool:
-    """Whether nothing that is trained stands between the feature map and the classifier.
-
-    True of the families of the listed rows. Of others it is not known, and a pooling that left trained parameters out
-    would be a lie.
-    """
-    return isinstance(network, timm.models.ResNet | timm.models.EfficientNet)

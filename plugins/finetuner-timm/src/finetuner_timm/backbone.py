@@ -92,7 +92,7 @@ def _create(info: BackboneInfo, pretrained: bool, requested: Mapping[str, object
 def _check_size(info: BackboneInfo, network: nn.Module, input_size: tuple[int, ...]) -> None:
     """Sees one black image of a size that was asked for: windows and patches have to fit into it, each its own way."""
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             network(torch.zeros(1, *input_size))
     except (AssertionError, RuntimeError, ValueError) as error:
         raise OptionError(

@@ -9,24 +9,51 @@ import torch
 from torch import Tensor, nn
 
 from finetuner_core.interfaces import Batch, FeatureExtractor, Features, Stage
+from finetuner_core.plugin import OptionError
+from finetuner_core.values import quote
+from finetuner_timm.embedding import NoEmbeddingError, width_of
 from finetuner_timm.library import timm
+from finetuner_timm.tokens import TokenLayout, find_layout
+from finetuner_timm.unused import keep_unused
 
 
-def strip(network: nn.Module, pooling: str) -> FeatureExtractor:
-    """Takes the classifier off.
+def strip(network: nn.Module, pooling: str, image_size: tuple[int, int], *, name: str) -> FeatureExtractor:
+    """Takes the classifier off, and out of training what the pooling does not need.
 
     Args:
         network: a network of timm; it is changed in place.
-        pooling: `native` for timm's own embedding, any other for the feature map.
+        pooling: `native` for timm's own embedding, `cls` for tokens with the class token first, any other for tokens.
+        image_size: height and width in pixels of what the network sees.
+        name: of the row, for the messages.
+
+    Raises:
+        NoEmbeddingError: if the network does not give one vector for an image.
+        OptionError: if it has no tokens that could be pooled in this way.
     """
+    if not hasattr(network, "reset_classifier"):
+        raise NoEmbeddingError(name, "it has no classifier that could be taken off")
     network.reset_classifier(0)  # type: ignore[operator]
-    return PooledExtractor(network) if pooling == "native" else MapExtractor(network)
+    # Of one image it is seen what comes out and which parameters had a part in it.
+    device = next(network.parameters()).device
+    pixels = torch.zeros(1, 3, *image_size, device=device)
+    extractor: _Extractor = PooledExtractor(network, width_of(network, pixels, name))
+    if pooling != "native":
+        layout = find_layout(network, pixels, extractor.dim)
+        if layout is None or (pooling == "cls" and not layout.has_class):
+            raise OptionError(f"{name} does not support the pooling {quote(pooling)}.")
+        extractor = TokenExtractor(network, extractor.dim, layout, with_class=pooling == "cls")
+    with torch.enable_grad():
+        tokens = extractor({"pixels": pixels}).tokens
+    extractor.dim = tokens.shape[-1]
+    keep_unused(network, tokens)
+    return extractor
 
 
 class _Extractor(FeatureExtractor):
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, dim: int) -> None:
         super().__init__()
         self.network = network
+        self.dim = dim
 
     def stages(self) -> Sequence[Stage]:
         """The groups that timm itself makes for learning rates by layer: the stem, then stages or blocks."""
@@ -44,39 +71,34 @@ class _Extractor(FeatureExtractor):
 class PooledExtractor(_Extractor):
     """timm's own embedding: features, its pooling, and all that stands between that and the classifier."""
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__(network)
-        self.dim = _width(network, "head_hidden_size", "num_features")
-
     def forward(self, batch: Batch) -> Features:
         """Features of one token (B, 1, D)."""
         return Features.of_vectors(self.network(_channels_last(batch)))
 
 
-class MapExtractor(_Extractor):
-    """The feature map before timm's pooling, as a sequence of its positions."""
+class TokenExtractor(_Extractor):
+    """The features of each part of the image, row by row, in the place of timm's own pooling.
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__(network)
-        self.dim = _width(network, "num_features")
+    Args:
+        network: a network of timm.
+        dim: width of the features.
+        layout: how its features are read.
+        with_class: whether the class token comes first.
+    """
+
+    def __init__(self, network: nn.Module, dim: int, layout: TokenLayout, *, with_class: bool) -> None:
+        super().__init__(network, dim)
+        self.layout = layout
+        self.with_class = with_class
 
     def forward(self, batch: Batch) -> Features:
-        """Features (B, H * W, D), row by row."""
-        features: Tensor = self.network.forward_features(_channels_last(batch))  # type: ignore[operator]
-        tokens = features.flatten(2).transpose(1, 2)
+        """Features (B, T, D)."""
+        tokens = self.layout.read(self.network, _channels_last(batch), with_class=self.with_class)
         return Features(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
 
 
 def _channels_last(batch: Batch) -> Tensor:
     return batch["pixels"].contiguous(memory_format=torch.channels_last)
-
-
-def _width(network: nn.Module, *attributes: str) -> int:
-    """What a network says of its width. The core compares it with the row, which was measured."""
-    for name in attributes:
-        if isinstance(width := getattr(network, name, None), int):
-            return width
-    raise TypeError(f"{type(network).__name__} does not say how wide its embedding is.")
 
 
 def _groups(network: nn.Module) -> Mapping[int, Sequence[str]]:

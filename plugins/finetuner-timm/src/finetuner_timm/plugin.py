@@ -39,7 +39,7 @@ def load_backbone(info: BackboneInfo, pretrained: bool, options: Mapping[str, Op
 
 
 @hookimpl
-def strip_head(loaded: LoadedBackbone, pooling: str) -> Mapping[Modality, FeatureExtractor]:
+def strip_head(info: BackboneInfo, loaded: LoadedBackbone, pooling: str) -> Mapping[Modality, FeatureExtractor]:
     from finetuner_timm.extractors import strip
 
-    return {"image": strip(loaded.network, pooling)}
+    return {"image": strip(loaded.network, pooling, loaded.preprocess["image"].image_size, name=info.full_name)}

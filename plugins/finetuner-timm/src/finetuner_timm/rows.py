@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from finetuner_core.plugin import BackboneInfo, Option
+from finetuner_core.plugin import TOKEN_POOLINGS, BackboneInfo, Option
 
 OPTIONS = (
     Option("image_size", "int", None, "Side in pixels of the square that the network sees; else its own.", minimum=1),
 )
-MAP_POOLINGS = ("mean", "max")
 
 
 def _imagenet(name: str, tag: str, output_dim: int, parameters: int) -> BackboneInfo:
@@ -18,7 +17,7 @@ def _imagenet(name: str, tag: str, output_dim: int, parameters: int) -> Backbone
         output_dim=output_dim,
         architecture="CNN",
         description="Pretrained on ImageNet",
-        poolings=("native", *MAP_POOLINGS),
+        poolings=("native", *TOKEN_POOLINGS),
         options=OPTIONS,
         licence="Apache-2.0",
         source=f"https://huggingface.co/timm/{name}.{tag}",
