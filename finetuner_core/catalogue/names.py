@@ -16,6 +16,9 @@ from finetuner_core.values import BackboneInfo, near, quote
 # What a person is told to install for which kind of data, where no plugin knows the name.
 OFFICIAL_PLUGINS = {"timm": "images", "hf": "text, and text with images", "mlp": "vectors"}
 
+# Of these that is said only to those who name them: few need them.
+FURTHER_PLUGINS = ("openclip", "metric-learning")
+
 
 def is_path(name: str) -> bool:
     """Whether a model's name is a path: only what looks like one is, so that a folder never shadows a name.
@@ -139,7 +142,7 @@ def _unknown(catalogue: Catalogue, name: str) -> str:
     namespaces = {plugin.namespace for plugin in catalogue.plugins}
     missing = [plugin for plugin in OFFICIAL_PLUGINS if plugin not in namespaces]
     namespace, _, rest = name.partition("/")
-    if rest and namespace in missing:
+    if rest and namespace in {*missing, *FURTHER_PLUGINS} - namespaces:
         return f'The plugin "{namespace}" is not installed.\nInstall it: pip install finetuner-{namespace}'
     known = [text for row in catalogue.list_backbones() for text in (row.name, row.full_name)]
     message = f"No model is named {quote(name)}.{near(name, known)}"

@@ -102,8 +102,10 @@ class Catalogue:
             raise UnknownNameError(f"The {kind} {quote(name)} is listed by more than one plugin.\nWrite {spellings}.")
         if not found:
             known = [row.name for _, row in offers]
+            installed = any(plugin.namespace == "metric-learning" for plugin in self.plugins)
+            more = "" if kind != "loss" or installed else " More come with: pip install finetuner-metric-learning"
             raise UnknownNameError(
-                f"There is no {kind} {quote(name)}.{near(name, known)}\nThere are: {', '.join(known)}."
+                f"There is no {kind} {quote(name)}.{near(name, known)}\nThere are: {', '.join(known)}.{more}"
             )
         return found[0]
 

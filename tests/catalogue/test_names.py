@@ -141,7 +141,7 @@ def test_an_unknown_name_gets_near_names_and_what_to_install(name: str, first: s
 
 
 @pytest.mark.usefixtures("acme")
-@pytest.mark.parametrize("plugin", ["timm", "hf", "mlp"])
+@pytest.mark.parametrize("plugin", ["timm", "hf", "mlp", "openclip", "metric-learning"])
 def test_the_model_of_a_missing_official_plugin_says_what_to_install(plugin: str) -> None:
     assert error_of(f"{plugin}/anything") == (
         f'The plugin "{plugin}" is not installed.\nInstall it: pip install finetuner-{plugin}'

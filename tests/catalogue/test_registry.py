@@ -175,7 +175,8 @@ def test_an_unknown_part_is_an_error_with_what_there_is() -> None:
         catalogue().find_loss("tripled")
     assert str(caught.value) == (
         'There is no loss "tripled". Did you mean "triplet"?\n'
-        "There are: spread, triplet, infonce, triplet, contrastive."
+        "There are: spread, triplet, infonce, triplet, contrastive. "
+        "More come with: pip install finetuner-metric-learning"
     )
     with pytest.raises(UnknownNameError) as caught:
         catalogue().find_pooling("zzz")
