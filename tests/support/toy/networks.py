@@ -47,7 +47,7 @@ class LetterPreprocess:
         return 0 if fault("length of zero") else len(prepared)
 
     def is_cut(self, prepared: list[int]) -> bool:
-        return len(prepared) >= LONGEST
+        return len(prepared) >= LONGEST and not fault("long text cut in silence")
 
     def collate(self, prepared: Sequence[list[int]]) -> Batch:
         if fault("batch sorted by length"):

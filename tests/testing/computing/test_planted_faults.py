@@ -35,6 +35,7 @@ FAULTS: dict[str, tuple[list[str], str]] = {
     "preprocess that loses something": (["pickle"], "A pickled copy of the preprocess of toy/words"),
     "empty text refused": (["inputs"], "cannot take an empty text: IndexError"),
     "long text not cut": (["inputs"], "reads 36001 tokens of a long text, its max_length is 200"),
+    "long text cut in silence": (["inputs"], "reads 200 tokens of a long text, its max_length is 200, and is_cut says"),
     "mask of floats": (["features", "inputs", *VECTORS[1:], "gradient", "save"], "the mask is torch.float32 (5, 87)"),
     "native not pooled": (
         ["features", "width", "distinct", "batch", "order", "padding", "eval", "gradient", "save"],
@@ -58,7 +59,7 @@ FAULTS: dict[str, tuple[list[str], str]] = {
     "a layer in no stage": (["stages"], "no stage holds network.norm.weight, network.norm.bias"),
     "a layer in two stages": (["stages"], "more than one stage holds network.mix.weight, network.mix.bias"),
     "save forgets batch statistics": (["save"], "saved and loaded once, the vectors of items differ by"),
-    "head left in the network": (["leftovers"], "2502 numbers are saved, and the model holds 2417"),
+    "head left in the network": (["leftovers"], "2501 numbers are saved, and the model holds 2417"),
     "pretrained=False fetches": (["offline"], "pretrained=False asks the network for weights.invalid"),
     "pooling: width misreported": (["pooling-scaled-width"], "come torch.float32 (3, 12), and its dim is 13"),
     "pooling: mask ignored": (["pooling-scaled-padding", "pooling-scaled-gradient"], "padding on the right changes"),
