@@ -13,7 +13,7 @@ import torch
 import transformers
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoImageProcessor, AutoModel, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 
 import finetuner
 from finetuner_core.errors import OptionError, WeightsError
@@ -120,6 +120,9 @@ FAMILIES = {
 pytestmark = pytest.mark.filterwarnings("ignore:.*ViTFeatureExtractor.*")
 
 
+IMAGE_PROCESSOR: Any = transformers.AutoImageProcessor
+
+
 def make(family: Family, folder: Path) -> Path:
     """Writes a small model of a family into a folder, in the layout of its repositories."""
     kind = getattr(transformers, family.model)
@@ -135,7 +138,8 @@ def randomised(network: PreTrainedModel) -> PreTrainedModel:
         for parameter in network.parameters():
             # As transformers initialises them, classes hardly differ, and biases and masks not at all.
             parameter.add_(torch.randn_like(parameter) * 0.1)
-    return network.eval()
+    network.eval()  # type: ignore[no-untyped-call]
+    return network
 
 
 @pytest.fixture(params=FAMILIES)
@@ -151,7 +155,7 @@ def folder(family: Family, tmp_path: Path) -> Path:
 def library(folder: Path, pictures: list[Image.Image]) -> tuple[PreTrainedModel, Any]:
     """The network as transformers opens it, and what it gives."""
     network = AutoModel.from_pretrained(folder).eval()
-    fed = AutoImageProcessor.from_pretrained(folder, backend="pil")(pictures, return_tensors="pt")
+    fed = IMAGE_PROCESSOR.from_pretrained(folder, backend="pil")(pictures, return_tensors="pt")
     with torch.inference_mode():
         return network, network(**fed)
 
@@ -260,7 +264,7 @@ def test_another_size_is_seen_and_kept(
     assert not np.allclose(vectors, finetuner.build_model(str(folder), pooling="mean").encode(pictures), atol=1e-3)
     model.save(tmp_path / "saved")
     assert np.array_equal(finetuner.load(tmp_path / "saved").encode(pictures), vectors)
-    pixels = AutoImageProcessor.from_pretrained(tmp_path / "saved", backend="pil")(pictures, return_tensors="pt")
+    pixels = IMAGE_PROCESSOR.from_pretrained(tmp_path / "saved", backend="pil")(pictures, return_tensors="pt")
     assert pixels["pixel_values"].shape[-2:] == (48, 48)
     network = AutoModel.from_pretrained(folder).eval()
     fed = {**pixels, **({"interpolate_pos_encoding": True} if "patch_size" in family.sizes else {})}

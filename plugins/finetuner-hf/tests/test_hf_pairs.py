@@ -19,7 +19,6 @@ import transformers
 from PIL import Image
 from torch import Tensor, nn
 from transformers import (
-    AutoImageProcessor,
     AutoModel,
     AutoTokenizer,
     BertTokenizer,
@@ -42,7 +41,7 @@ TEXTS = [
     "a",
     "a long text about a cat and a dog and a house and a tree " * 3,
 ]
-WORDS = ["a", "cat", "dog", "dogs", "photo", "of", "the", "house", "tree", "running", "two", "long", "text", "about", "and", "jumps", "sits", "mat"]
+WORDS = tuple("a cat dog dogs photo of the house tree running two long text about and jumps sits mat".split())  # noqa: SIM905
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 VISION = SIZES | {"image_size": 32, "patch_size": 8}
 LENGTH = 16
@@ -60,7 +59,7 @@ def write_xlm_roberta(folder: Path) -> dict[str, int]:
     pieces += [(f"▁{word}", -3.0) for word in WORDS] + [(letter, -8.0) for letter in (*string.printable, "▁")]
     pieces = list(dict(pieces).items())
     pieces.append(("<mask>", 0.0))
-    tokenizer = XLMRobertaTokenizer(vocab=pieces, model_max_length=512)  # type: ignore[no-untyped-call]
+    tokenizer = XLMRobertaTokenizer(vocab=pieces, model_max_length=512)
     tokenizer.save_pretrained(folder)
     return {
         "vocab_size": len(pieces),
@@ -116,9 +115,10 @@ def write_siglip2(folder: Path) -> dict[str, int]:
     return gemma(Siglip2Tokenizer, folder)
 
 
-CROP = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 37}, "crop_size": 32}
-SQUARE = {"image_processor_type": "SiglipImageProcessor", "size": {"height": 32, "width": 32}}
-NAFLEX = {"image_processor_type": "Siglip2ImageProcessor", "patch_size": 8, "max_num_patches": 20}
+IMAGE_PROCESSOR: Any = transformers.AutoImageProcessor
+CROP: dict[str, object] = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 37}, "crop_size": 32}
+SQUARE: dict[str, object] = {"image_processor_type": "SiglipImageProcessor", "size": {"height": 32, "width": 32}}
+NAFLEX: dict[str, object] = {"image_processor_type": "Siglip2ImageProcessor", "patch_size": 8, "max_num_patches": 20}
 Family = tuple[str, Callable[[Path], dict[str, int]], dict[str, object], dict[str, object]]
 FAMILIES: dict[str, Family] = {
     "metaclip_2": ("MetaClip2", write_metaclip, CROP, {}),
@@ -160,7 +160,7 @@ def make(family: str, folder: Path) -> Path:
     return folder
 
 
-def library(folder: Path) -> PreTrainedModel:
+def library(folder: Path) -> Any:
     network: PreTrainedModel = AutoModel.from_pretrained(folder).eval()
     return network
 
@@ -180,7 +180,7 @@ def text_features(folder: Path, family: str) -> np.ndarray:
 
 
 def image_features(folder: Path, pictures: list[Image.Image], **settings: object) -> np.ndarray:
-    processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+    processor = IMAGE_PROCESSOR.from_pretrained(folder, backend="pil")
     with torch.inference_mode():
         fed = processor(pictures, return_tensors="pt")
         return unit(library(folder).get_image_features(**fed, **settings).pooler_output)
@@ -300,6 +300,20 @@ def test_siglips_tokenizer_as_json_is_its_own(tmp_path: Path) -> None:
     assert (made.pad_token_id, made.eos_token_id) == (own.pad_token_id, own.eos_token_id)
 
 
+def test_what_siglips_tokenizer_needs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make("siglip", tmp_path / "model")
+    finetuner.build_model(str(folder)).save(tmp_path / "saved")
+    monkeypatch.setattr("transformers.tokenization_utils_sentencepiece.requires_backends", missing)
+    monkeypatch.setattr("transformers.models.siglip.tokenization_siglip.requires_backends", missing)
+    with pytest.raises(WeightsError, match="Run: pip install sentencepiece protobuf"):
+        finetuner.build_model(str(folder))
+    assert finetuner.load(tmp_path / "saved").encode(TEXTS, modality="text").shape == (5, 32)
+
+
+def missing(*arguments: object) -> None:
+    raise ImportError(arguments[-1])
+
+
 def test_siglip_2_reads_texts_in_lower_case(tmp_path: Path) -> None:
     for family in ("siglip_2", "siglip_2_naflex"):
         model = finetuner.build_model(str(make(family, tmp_path / family)))
@@ -310,7 +324,7 @@ def test_siglip_2_reads_texts_in_lower_case(tmp_path: Path) -> None:
 def test_naflex_keeps_the_shape_of_an_image(tmp_path: Path, pictures: list[Image.Image]) -> None:
     folder = make("siglip_2_naflex", tmp_path / "model")
     preprocess = finetuner.build_model(str(folder)).preprocess("image")
-    expected = AutoImageProcessor.from_pretrained(folder, backend="pil")(pictures, return_tensors="pt")
+    expected = IMAGE_PROCESSOR.from_pretrained(folder, backend="pil")(pictures, return_tensors="pt")
     batch = preprocess.collate(preprocess.prepare(pictures))
     assert torch.allclose(batch["pixels"], expected["pixel_values"], rtol=0, atol=1e-5)
     assert torch.equal(batch["pixel_attention_mask"].int(), expected["pixel_attention_mask"].int())

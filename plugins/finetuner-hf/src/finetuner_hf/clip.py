@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -91,9 +91,10 @@ def strip(info: BackboneInfo, loaded: LoadedBackbone, pooling: str) -> Mapping[M
     assert isinstance(network, PreTrainedModel)
     first = network.config.model_type in _FIRST_TOKEN
     dim = info.output_dim or 0
+    texts, images = network.get_submodule("text_model"), network.get_submodule("vision_model")
     return {
-        "text": TextTower(network.text_model, getattr(network, "text_projection", None), dim, first_token=first),
-        "image": ImageTower(network.vision_model, getattr(network, "visual_projection", None), dim),
+        "text": TextTower(texts, getattr(network, "text_projection", None), dim, first_token=first),
+        "image": ImageTower(images, getattr(network, "visual_projection", None), dim),
     }
 
 
@@ -148,7 +149,7 @@ def _texts(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, wanted:
     positions = network.config.text_config.max_position_embeddings
     if network.config.model_type in siglip.MODEL_TYPES:
         return siglip.FixedLengthPreprocess(tokenizer, positions)
-    for name, module in network.text_model.named_modules():
+    for name, module in network.get_submodule("text_model").named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
             # XLM-RoBERTa, AltCLIP's text tower, counts from behind the padding's own position.
             positions -= module.padding_idx + 1

@@ -6,6 +6,7 @@ import inspect
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -123,13 +124,13 @@ def strip(info: BackboneInfo, loaded: LoadedBackbone, pooling: str) -> Mapping[M
 def drop_mask_token(network: PreTrainedModel) -> None:
     """Takes the token away that stood for hidden patches in pretraining."""
     embeddings = getattr(network, "embeddings", None)
-    if getattr(embeddings, "mask_token", None) is not None:
-        embeddings.mask_token = None
+    if isinstance(embeddings, nn.Module) and getattr(embeddings, "mask_token", None) is not None:
+        embeddings.mask_token = None  # type: ignore[assignment]
         if hasattr(network.config, "use_mask_token"):
             network.config.use_mask_token = False
 
 
-def see(network: nn.Module, pixels: Tensor) -> object:
+def see(network: nn.Module, pixels: Tensor) -> Any:
     """What a network gives for pixels (B, 3, H, W), its positions interpolated where they were trained for others."""
     config = network.config
     trained_for = getattr(config, "image_size", None)
@@ -158,7 +159,7 @@ class PooledExtractor(_Extractor):
         """Features of one token (B, 1, D)."""
         output = see(self.network, batch["pixels"])
         pooled = getattr(output, "pooler_output", None)
-        vectors: Tensor = output.last_hidden_state[:, 0] if pooled is None else pooled.flatten(1)  # type: ignore[attr-defined]
+        vectors: Tensor = output.last_hidden_state[:, 0] if pooled is None else pooled.flatten(1)
         return Features.of_vectors(vectors)
 
 
@@ -179,7 +180,7 @@ class TokenExtractor(_Extractor):
 
     def forward(self, batch: Batch) -> Features:
         """Features (B, T, D), row by row."""
-        tokens: Tensor = see(self.network, batch["pixels"]).last_hidden_state  # type: ignore[attr-defined]
+        tokens: Tensor = see(self.network, batch["pixels"]).last_hidden_state
         if tokens.ndim == 4:
             tokens = tokens.flatten(2).transpose(1, 2)
         if norm := self._last_norm():

@@ -18,15 +18,18 @@ from transformers.models.siglip2.image_processing_pil_siglip2 import (
 from finetuner_core.data.images import read_image
 from finetuner_core.interfaces import Batch
 from finetuner_core.plugin import WeightsError
+from finetuner_hf.processors import Processor
 
 
-def read_naflex_processor(name: str) -> Siglip2ImageProcessorPil:
+def read_naflex_processor(name: str) -> Processor:
     """The image processor of a Hub id or folder of NaFlex.
 
     Raises:
         WeightsError: if it is of another kind.
     """
-    processor = AutoImageProcessor.from_pretrained(name, backend="pil", trust_remote_code=False)
+    processor: Processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+        name, backend="pil", trust_remote_code=False
+    )
     whole = processor.do_resize and processor.do_rescale and processor.do_normalize
     if not isinstance(processor, Siglip2ImageProcessorPil) or not whole:
         raise WeightsError(
@@ -43,7 +46,7 @@ class NaflexPreprocess:
         processor: the model's own.
     """
 
-    def __init__(self, processor: Siglip2ImageProcessorPil) -> None:
+    def __init__(self, processor: Processor) -> None:
         self._patch = int(processor.patch_size)
         self._patches = int(processor.max_num_patches)
         self._resample = Resampling(processor.resample)
@@ -90,7 +93,7 @@ class NaflexPreprocess:
         return torch.from_numpy(resized).permute(2, 0, 1).contiguous()
 
     def _cut(self, image: Tensor) -> Tensor:
-        pixels = (image.float() / 255 * self._scale - self._mean) / self._std
+        pixels: Tensor = (image.float() / 255 * self._scale - self._mean) / self._std
         channels, height, width = pixels.shape
         patch = self._patch
         cut = pixels.view(channels, height // patch, patch, width // patch, patch)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 from PIL import ImageOps
 from PIL.Image import Image, Resampling
 from transformers import AutoImageProcessor
 from transformers.image_processing_backends import PilBackend
-from transformers.image_processing_utils import ImageProcessingMixin
+from transformers.image_processing_base import ImageProcessingMixin
 from transformers.models.beit.image_processing_pil_beit import BeitImageProcessorPil
 from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from finetuner_core.data.pixels import PixelPreprocess
 from finetuner_core.plugin import OptionError, WeightsError
+
+Processor: TypeAlias = Any
+"""A `PilBackend` of transformers. Its settings are attributes that it makes when it is made, and so without types."""
 
 # What a processor can be told to do. The last two are done to every image that is read, and to no image.
 _STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb", "do_reduce_labels")
@@ -27,7 +31,7 @@ _CONVNEXT_SQUEEZES_FROM = 384
 _DINOV3 = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225], "resample": Resampling.BILINEAR}
 
 
-def read_processor(name: str) -> PilBackend:
+def read_processor(name: str) -> Processor:
     """The image processor of a Hub id or folder, in the variant that is built on Pillow.
 
     Pillow is what the published weights were trained and measured with; torchvision's resizing gives other pixels.
@@ -39,7 +43,9 @@ def read_processor(name: str) -> PilBackend:
     settings, _ = ImageProcessingMixin.get_image_processor_dict(name)
     if str(settings.get("image_processor_type")).startswith("DINOv3ViT"):
         return ViTImageProcessorPil.from_dict(_DINOV3 | {k: v for k, v in settings.items() if v is not None})
-    processor = AutoImageProcessor.from_pretrained(name, backend="pil", trust_remote_code=False)
+    processor: Processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+        name, backend="pil", trust_remote_code=False
+    )
     steps = [step for step, value in {**settings, **vars(processor)}.items() if step.startswith("do_") and value]
     strange = [step for step in steps if step not in _STEPS]
     if strange or not _is_plain(processor):
@@ -52,19 +58,19 @@ def read_processor(name: str) -> PilBackend:
     return processor
 
 
-def _is_plain(processor: object) -> bool:
+def _is_plain(processor: Processor) -> bool:
     """Whether the processor's class resizes, crops and normalises, and nothing else."""
-    if isinstance(processor, ConvNextImageProcessorPil):
+    kind = type(processor)
+    if kind is ConvNextImageProcessorPil:
         # It crops when it resizes; once more would be another place.
         return not processor.do_center_crop
-    if isinstance(processor, BeitImageProcessorPil):
+    if kind is BeitImageProcessorPil:
         return True
     names = ("process_image", "resize", "center_crop", "rescale", "normalize", "_preprocess")
-    kind = type(processor)
     return isinstance(processor, PilBackend) and all(getattr(kind, name) is getattr(PilBackend, name) for name in names)
 
 
-def set_image_size(processor: PilBackend, size: int) -> None:
+def set_image_size(processor: Processor, size: int) -> None:
     """Makes the processor give square images of another size; what it crops away stays the same share."""
     if isinstance(processor, ConvNextImageProcessorPil):
         processor.size = {"shortest_edge": size}
@@ -79,7 +85,7 @@ def set_image_size(processor: PilBackend, size: int) -> None:
         processor.size = {"height": size, "width": size}
 
 
-def image_preprocess(processor: PilBackend, name: str) -> PixelPreprocess:
+def image_preprocess(processor: Processor, name: str) -> PixelPreprocess:
     """What an image processor does with an image.
 
     Args:
@@ -106,12 +112,13 @@ def image_preprocess(processor: PilBackend, name: str) -> PixelPreprocess:
             f"{name} prepares images to the size {size}, which is another one for each image.\n"
             "An embedding model needs one size: set height and width, or a crop, in preprocessor_config.json."
         )
+    resample = processor.resample
     # Values between 0 and 255 are scaled, shifted and scaled: in one step with the scale put into mean and std.
     scale = 255 * processor.rescale_factor if processor.do_rescale else 255.0
     mean = _of_channels(processor.image_mean) if processor.do_normalize else [0.0] * 3
     std = _of_channels(processor.image_std) if processor.do_normalize else [1.0] * 3
     return PixelPreprocess(
-        resize=_Resize(resize, Resampling(processor.resample or Resampling.BILINEAR), seen),
+        resize=_Resize(resize, Resampling.BILINEAR if resample is None else Resampling(resample), seen),
         image_size=seen,
         mean=[value / scale for value in mean],
         std=[value / scale for value in std],

@@ -12,6 +12,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from finetuner_core.interfaces import Batch
+from finetuner_core.plugin import WeightsError
 from finetuner_hf.tokens import TextPreprocess, TokenIds
 
 MODEL_TYPES = ("siglip", "siglip2")
@@ -44,9 +45,15 @@ def read_siglip_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a Hub id or folder of SigLIP or SigLIP 2, in a form that can be saved as JSON.
 
     Raises:
-        ImportError: if it has to be made of a SentencePiece model, and what reads those is not installed.
+        WeightsError: if it has to be made of a SentencePiece model, and what reads those is not installed.
     """
-    tokenizer: Any = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except ImportError as error:
+        raise WeightsError(
+            f"The tokenizer of {name} is a SentencePiece model, and what reads those is not installed.\n"
+            "Run: pip install sentencepiece protobuf   A model that Finetuner has saved does not need them."
+        ) from error
     if not tokenizer.is_fast:
         return _converted(tokenizer)
     if type(tokenizer).__name__.startswith(_IN_LOWER_CASE):
