@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModel,
     BartConfig,
@@ -150,12 +151,33 @@ def test_a_repository_that_needs_its_own_code_is_refused_and_the_code_not_run(
     assert not trap.exists()
 
 
+@pytest.mark.parametrize("sign", ["architecture", "weights"])
+def test_nor_is_a_network_opened_in_the_place_of_another_of_its_name(
+    sign: str, tmp_path: Path, save_text_model: SaveModel
+) -> None:
+    # As jinaai/jina-embeddings-v2-base-en: it calls itself a bert, and its own code makes another network of it.
+    save_text_model(tmp_path, CONFIG)
+    trap = set_trap(tmp_path)
+    if sign == "architecture":
+        change(tmp_path / "config.json", architectures=["OwnBertModel"])
+    else:
+        tensors = load_file(tmp_path / "model.safetensors")
+        del tensors["embeddings.position_embeddings.weight"]
+        save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    change(tmp_path / "config.json", auto_map={"AutoModel": "own.Own"})
+    assert lines_of(str(tmp_path))[0] == f"{tmp_path} brings Python code of its own, which finetuner-hf never runs."
+    assert not trap.exists()
+
+
 def test_code_that_a_repository_brings_without_need_is_not_run(tmp_path: Path, save_text_model: SaveModel) -> None:
     save_text_model(tmp_path, CONFIG)
     trap = set_trap(tmp_path)
     change(tmp_path / "config.json", auto_map={"AutoConfig": "own.Own", "AutoModel": "own.Own"})
     change(tmp_path / "tokenizer_config.json", auto_map={"AutoTokenizer": ["own.Own", "own.Own"]})
-    assert finetuner.build_model(str(tmp_path)).encode(["cat"]).shape == (1, 32)
+    model = finetuner.build_model(str(tmp_path))
+    assert model.encode(["cat"]).shape == (1, 32)
+    model.save(tmp_path / "saved")
+    assert "auto_map" not in json.loads((tmp_path / "saved" / "config.json").read_text())
     assert not trap.exists()
 
 
@@ -193,6 +215,15 @@ def test_search_gives_what_the_cache_holds(put_into_cache: Callable[[str], Path]
     assert list(plugin.find_backbone_names("*bert-small")) == ["someone/bert-small"]
     assert list(plugin.find_backbone_names("bert-*")) == ["bert-base-cased"]
     assert list(plugin.find_backbone_names("resnet*")) == []
+
+
+def test_opening_a_text_model_needs_nothing_of_pictures(
+    tmp_path: Path, save_text_model: SaveModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_text_model(tmp_path, CONFIG)
+    for module in ("finetuner_hf.clip", "finetuner_hf.image"):
+        monkeypatch.setitem(sys.modules, module, None)  # an import of it fails
+    assert finetuner.build_model(str(tmp_path)).encode(["cat"]).shape == (1, 32)
 
 
 def test_importing_the_plugin_imports_nothing_heavy() -> None:

@@ -453,6 +453,7 @@ def test_a_layer_that_is_not_understood(settings: dict[str, Any], what: str, ber
     ("file", "content", "message"),
     [
         ("modules.json", "{", "modules.json cannot be read"),
+        ("1_Pooling/config.json", "{}", "is not whole: 1_Pooling/config.json is missing"),
         ("modules.json", "{}", "modules.json is not as sentence-transformers writes it"),
         ("config_sentence_transformers.json", '{"prompts": ["a"]}', "prompts must be texts by name"),
         (

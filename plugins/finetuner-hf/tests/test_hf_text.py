@@ -28,6 +28,7 @@ from transformers import (
 )
 
 import finetuner
+from finetuner_core.errors import DataError
 from finetuner_core.interfaces import TextPreprocess
 
 SIZES: dict[str, Any] = {
@@ -133,6 +134,15 @@ def test_an_empty_text_is_never_nothing(template: str, tmp_path: Path, save_text
     vectors = model.encode(["", "cat", ""])
     assert np.isfinite(vectors).all()
     assert np.abs(vectors - model.encode(["", "cat", ""], batch_size=1)).max() < 1e-6
+
+
+def test_half_a_character_is_refused_with_the_text(tmp_path: Path, save_text_model: SaveModel) -> None:
+    save_text_model(tmp_path / "bert", CONFIGS["bert"])
+    with pytest.raises(DataError) as caught:
+        finetuner.build_model(str(tmp_path / "bert")).encode(["dog", "a \ud83d cat"])
+    first, second = str(caught.value).splitlines()
+    assert first.startswith('"a \\ud83d cat" holds half of a character')
+    assert second == "Write the text anew, as UTF-8."
 
 
 def test_without_a_token_for_padding_it_is_masked_all_the_same(tmp_path: Path, save_text_model: SaveModel) -> None:

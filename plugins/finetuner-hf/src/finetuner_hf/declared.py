@@ -235,7 +235,10 @@ def _pooling(name: str, modules: Sequence[Mapping[str, object]]) -> tuple[tuple[
         raise UndeclaredError(f"the modules {', '.join(kinds)}")
     if modules[0].get("path"):
         raise UndeclaredError(f'a network in the folder "{modules[0]["path"]}"')
-    settings = _settings(name, f"{modules[1].get('path')}/config.json")
+    file = f"{modules[1].get('path')}/config.json"
+    settings = _settings(name, file)
+    if not settings:
+        raise WeightsError(f"{name} is not whole: {file} is missing.\nFetch all of it: hf download {name}")
     asked = settings.get("pooling_mode")
     if asked is None:
         flags = [key for key, value in settings.items() if key.startswith("pooling_mode_") and value is True]

@@ -9,6 +9,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
+import transformers
 from huggingface_hub import _CACHED_NO_EXIST, scan_cache_dir, try_to_load_from_cache
 from huggingface_hub.errors import CacheNotFound
 from safetensors import SafetensorError
@@ -75,7 +76,23 @@ def read_config(name: str) -> PreTrainedConfig:
         config: PreTrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except LOADING_ERRORS as error:
         raise why_not_loaded(name, error) from error
+    if has_own_code(config) and not all(hasattr(transformers, kind) for kind in config.architectures or ()):
+        # Its authors gave it the name of another model, whose network would take its weights and be wrong.
+        raise own_code(name)
     return config
+
+
+def has_own_code(config: PreTrainedConfig) -> bool:
+    """Whether a repository brings Python code, which it may do without need."""
+    return bool(getattr(config, "auto_map", None))
+
+
+def own_code(name: str) -> WeightsError:
+    """What to say of a repository that needs the code which it brings."""
+    return WeightsError(
+        f"{name} brings Python code of its own, which finetuner-hf never runs.\n"
+        "Choose a model whose architecture transformers itself has, such as bert-base-cased."
+    )
 
 
 def read_json(name: str, file: str) -> dict[str, object] | list[dict[str, object]] | None:
@@ -130,10 +147,7 @@ def why_not_loaded(name: str, error: Exception) -> WeightsError:
     """What to say where transformers could not load something."""
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     if "trust_remote_code" in str(error):
-        return WeightsError(
-            f"{name} brings Python code of its own, which finetuner-hf never runs.\n"
-            "Choose a model whose architecture transformers itself has, such as bert-base-cased."
-        )
+        return own_code(name)
     if is_path(name):
         return WeightsError(f"{name} cannot be loaded: {reason}\nMend the folder, or save the model into it anew.")
     if isinstance(error, OSError):

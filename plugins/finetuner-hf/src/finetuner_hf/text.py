@@ -17,7 +17,7 @@ from finetuner_core.plugin import BackboneInfo, Modality, OptionError, OptionVal
 from finetuner_hf.architecture import Architecture, architecture_of
 from finetuner_hf.declared import Declaration, build_on_meta, load_layers, read_declaration, write_declaration
 from finetuner_hf.extractors import PooledExtractor, TokenExtractor
-from finetuner_hf.hub import LOADING_ERRORS, declares_modules, read_config, why_not_loaded
+from finetuner_hf.hub import LOADING_ERRORS, declares_modules, has_own_code, own_code, read_config, why_not_loaded
 from finetuner_hf.layers import DeclaredPooling, UndeclaredError
 from finetuner_hf.rows import TEXT_OPTIONS
 from finetuner_hf.tokens import TextPreprocess, max_length, read_tokenizer
@@ -94,6 +94,11 @@ def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue
             encoder = architecture.opener.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
     except LOADING_ERRORS as error:
         raise why_not_loaded(info.name, error) from error
+    if has_own_code(config):
+        if any(not name.startswith("pooler.") for name in missing):
+            raise own_code(info.name)
+        # Without need, as it turns out; and a saved model brings none.
+        del encoder.config.auto_map
     # transformers itself trains RoFormer's sines and cosines in a network that was loaded, and not in a new one.
     encoder.requires_grad_(True)
     declaration, pooling = _build(declaration, architecture.dim)

@@ -11,6 +11,8 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from finetuner_core.interfaces import Batch
+from finetuner_core.plugin import DataError
+from finetuner_core.values import quote
 
 UNLIMITED = sys.maxsize >> 32
 """The length where neither the tokenizer nor the network knows a limit: more than any text has, and a 32-bit number."""
@@ -50,17 +52,29 @@ class TextPreprocess:
         self._unpooled = 0 if pool_prompt or not prompt else self._length_of_prompt()
 
     def prepare(self, items: Sequence[object]) -> list[TokenIds]:
-        """Token ids of each text."""
+        """Token ids of each text.
+
+        Raises:
+            DataError: if one is no text that can be written down.
+        """
         texts = [f"{self.prompt}{item}" for item in items] if self.prompt else list(items)
         if not texts:
             return []
-        encoded = self.tokenizer(
-            texts,
-            truncation=True,
-            max_length=self.max_length,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )
+        try:
+            encoded = self.tokenizer(
+                texts,
+                truncation=True,
+                max_length=self.max_length,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+            )
+        except (TypeError, UnicodeError):
+            if (broken := next((text for text in texts if not _is_unicode(text)), None)) is None:
+                raise
+            raise DataError(
+                f"{quote(broken)} holds half of a character (a lone surrogate), which no tokenizer reads.\n"
+                "Write the text anew, as UTF-8."
+            ) from None
         # What was cut off the tokenizer keeps beside what it gives.
         return [TokenIds(one.ids or [self._filler], bool(one.overflowing), self._unpooled) for one in encoded.encodings]
 
@@ -111,6 +125,14 @@ class TextPreprocess:
         """The prompt's tokens as sentence-transformers counts them: alone, without a special token at its end."""
         (alone,) = TextPreprocess(self.tokenizer, self.max_length, self.prompt).prepare([""])
         return len(alone.ids) - (alone.ids[-1] in self.tokenizer.all_special_ids)
+
+
+def _is_unicode(text: object) -> bool:
+    try:
+        str(text).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_tokenizer(name: str) -> PreTrainedTokenizerBase:
