@@ -62,7 +62,7 @@ from typing import TYPE_CHECKING
 
 from finetuner_core.errors import FinetunerError, OptionError
 from finetuner_core.testing.check import Check, CheckError, all_checks
-from finetuner_core.values import near, quote
+from finetuner_core.values import RESERVED_OPTIONS, near, quote
 
 if TYPE_CHECKING:
     from _pytest.mark.structures import ParameterSet
@@ -113,6 +113,9 @@ def checks_for(
         poolings=_options_of("poolings", poolings, namespace),
         losses=_options_of("losses", losses, namespace),
     )
+    for name, options in backbones.items() if isinstance(backbones, Mapping) else ():
+        if reserved := sorted(set(options) & set(RESERVED_OPTIONS)):
+            raise OptionError(f"backbones sets {reserved[0]} for {quote(name)}, which the checks choose themselves.")
     reasons = dict(expected_failures or {})
     ids = [check.id for check in checks]
     for name, reason in reasons.items():

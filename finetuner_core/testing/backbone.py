@@ -16,9 +16,7 @@ from finetuner_core.modeling.build import build_model
 from finetuner_core.modeling.embedding_model import EmbeddingModel
 from finetuner_core.testing.check import Subject, fail
 from finetuner_core.testing.samples import items_of
-from finetuner_core.values import BackboneInfo, Modality, Side
-
-SIDES: tuple[Side, ...] = ("query", "document")
+from finetuner_core.values import SIDES, BackboneInfo, Modality, Side
 
 TOLERANCE = 1e-4
 """How far apart numbers of vectors of length 1 may be that ought to be equal: kernels differ with a batch's size."""
@@ -56,7 +54,7 @@ def models_of(subject: Subject) -> Iterator[EmbeddingModel]:
 
 @functools.lru_cache(maxsize=3)
 def _shared_model(subject: Subject, pooling: str) -> EmbeddingModel:
-    """Kept for one backbone and its three ways at the most, so that checking many needs memory for one."""
+    """The last three are kept, which are those of one backbone: checking many needs no more memory than that."""
     return stir(build(subject, pooling))
 
 

@@ -101,6 +101,7 @@ def test_options_reach_the_subject() -> None:
         ({"backbones": ["tiny", "tiny"]}, "backbones names one twice: tiny, tiny"),
         ({"backbones": [3]}, 'backbones takes names, each with a mapping of options, not "3"'),
         ({"backbones": {"tiny": 3}}, 'not "tiny": 3'),
+        ({"backbones": {"tiny": {"pooling": "max"}}}, 'sets pooling for "tiny", which the checks choose themselves'),
         ({"backbones": ["loss-a"], "losses": ["a"]}, 'Two checks would be named "loss-a-order"'),
         ({"expected_failures": {"tiny-bf16": "old"}}, '"tiny-bf16", which is no check'),
         (

@@ -22,11 +22,12 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 40,
 }
 DECODER = SIZES | {"num_key_value_heads": 2, "head_dim": 8, "bos_token_id": 2, "eos_token_id": 3}
-T5 = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "eos_token_id": 3}
+T5: dict[str, Any] = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "eos_token_id": 3}
 VISION = {name: SIZES[name] for name in SIZES if name != "max_position_embeddings"} | {
     "image_size": 32,
     "patch_size": 8,
 }
+CNN: dict[str, Any] = {"hidden_sizes": [8, 16], "depths": [1, 2], "num_stages": 2}
 BACKBONES: Mapping[str, Mapping[str, object]] = {
     "tests/bert": {"query_prompt": "the dog "},
     "tests/qwen3": {},
@@ -80,8 +81,7 @@ def _repositories(save_text_model: Callable[..., object], save_tokenizer: Callab
     save_text_model(repository("t5"), T5Config(vocab_size=128, **T5), T5EncoderModel, template="$A [SEP]")
     ViTForImageClassification(ViTConfig(**VISION)).save_pretrained(vit := repository("vit"))
     processor(vit, "ViT", **square)
-    sizes = {"hidden_sizes": [8, 16], "depths": [1, 2], "num_stages": 2}
-    ConvNextModel(ConvNextConfig(**sizes)).save_pretrained(convnext := repository("convnext"))
+    ConvNextModel(ConvNextConfig(**CNN)).save_pretrained(convnext := repository("convnext"))
     processor(convnext, "ConvNext", size={"shortest_edge": 32}, crop_pct=0.875)
     text = SIZES | {"vocab_size": 128, "bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
     CLIPModel(CLIPConfig(text_config=text, vision_config=VISION, projection_dim=24)).save_pretrained(

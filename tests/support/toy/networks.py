@@ -85,10 +85,16 @@ class Words(FeatureExtractor):
         hidden = hidden + torch.tanh(layers["mix"](_mean(hidden, mask))).unsqueeze(1)
         if fault("a batch's own statistics"):
             hidden = hidden - hidden.mean((0, 1))
-        norm = layers["norm"]
-        hidden = norm(hidden.transpose(1, 2)).transpose(1, 2)
+        norm = cast("nn.BatchNorm1d", layers["norm"])
+        if fault("batch norm called as in training"):
+            statistics = norm.running_mean, norm.running_var, norm.weight, norm.bias
+            hidden = F.batch_norm(hidden.transpose(1, 2), *statistics, training=True).transpose(1, 2)
+        else:
+            hidden = norm(hidden.transpose(1, 2)).transpose(1, 2)
         if fault("overflow in bfloat16"):
             hidden = hidden / ((1 + layers["mix"](hidden).abs() * 0 + 1e-3) - 1)
+        if fault("root of zero in bfloat16") and (mixed := layers["mix"](hidden)).dtype == torch.bfloat16:
+            hidden = hidden + (mixed * 0).sqrt()
         if fault("items not looked at"):
             hidden = hidden * 0 + sum(parameter.sum() for parameter in self.parameters())
             hidden = hidden + torch.arange(WIDTH)
