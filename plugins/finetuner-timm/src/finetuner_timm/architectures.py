@@ -15,6 +15,7 @@ from finetuner_timm.extractors import strip
 from finetuner_timm.library import timm
 from finetuner_timm.rows import OPTIONS
 from finetuner_timm.tokens import find_layout
+from finetuner_timm.undrawn import undrawn
 
 
 def find(name: str) -> BackboneInfo | None:
@@ -55,13 +56,13 @@ def is_folder(folder: Path) -> bool:
 
 def _row(name: str, model_name: str, *, description: str, source: str, licence: str = "") -> BackboneInfo:
     # On the meta device a network costs nothing and still tells what it emits, whatever its attributes say.
-    with torch.device("meta"):
+    with torch.device("meta"), undrawn():
         network = timm.create_model(model_name).eval()
         channels, *size = network.pretrained_cfg["input_size"]
         if channels != 3:
             raise NoEmbeddingError(name, f"it takes images of {channels} channels, and pictures have 3")
         native = strip(network, "native", (size[0], size[1]), name=name)
-        layout = find_layout(network, torch.zeros(1, 3, *size), native.dim)
+        layout = find_layout(network, torch.zeros(1, 3, *size))
     poolings = ("native",) if layout is None else ("native", *TOKEN_POOLINGS, *(("cls",) if layout.has_class else ()))
     return BackboneInfo(
         name=name,

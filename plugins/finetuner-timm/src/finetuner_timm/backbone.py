@@ -32,7 +32,8 @@ def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue
 
     def save(network: nn.Module, target: Path) -> None:
         timm.models._hub.save_config_for_hf(network, str(target / "config.json"), data_config=config)
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+        # Copies, since a module may stand in two places and safetensors writes no memory twice.
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
         save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
 
     return LoadedBackbone(network, {"image": preprocess(config)}, save)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from finetuner_core.interfaces import Batch, FeatureExtractor, Features, Stage
 from finetuner_core.plugin import OptionError
 from finetuner_core.values import quote
-from finetuner_timm.embedding import NoEmbeddingError, width_of
+from finetuner_timm.embedding import NoEmbeddingError
 from finetuner_timm.library import timm
 from finetuner_timm.tokens import TokenLayout, find_layout
 from finetuner_timm.unused import keep_unused
@@ -34,19 +34,29 @@ def strip(network: nn.Module, pooling: str, image_size: tuple[int, int], *, name
         raise NoEmbeddingError(name, "it has no classifier that could be taken off")
     network.reset_classifier(0)  # type: ignore[operator]
     # Of one image it is seen what comes out and which parameters had a part in it.
-    device = next(network.parameters()).device
-    pixels = torch.zeros(1, 3, *image_size, device=device)
-    extractor: _Extractor = PooledExtractor(network, width_of(network, pixels, name))
-    if pooling != "native":
-        layout = find_layout(network, pixels, extractor.dim)
-        if layout is None or (pooling == "cls" and not layout.has_class):
-            raise OptionError(f"{name} does not support the pooling {quote(pooling)}.")
-        extractor = TokenExtractor(network, extractor.dim, layout, with_class=pooling == "cls")
+    pixels = torch.zeros(1, 3, *image_size, device=next(network.parameters()).device)
     with torch.enable_grad():
-        tokens = extractor({"pixels": pixels}).tokens
-    extractor.dim = tokens.shape[-1]
-    keep_unused(network, tokens)
+        extractor, features = (
+            _native(network, pixels, name) if pooling == "native" else _tokens(network, pixels, name, pooling)
+        )
+    keep_unused(network, features)
     return extractor
+
+
+def _native(network: nn.Module, pixels: Tensor, name: str) -> tuple[FeatureExtractor, Tensor]:
+    emitted = network(pixels)
+    if not isinstance(emitted, Tensor) or emitted.ndim != 2 or len(emitted) != len(pixels):
+        shape = f" of shape {tuple(emitted.shape[1:])}" if isinstance(emitted, Tensor) else ""
+        raise NoEmbeddingError(name, f"of an image it makes a {type(emitted).__name__}{shape}, and not one vector")
+    return PooledExtractor(network, emitted.shape[1]), emitted
+
+
+def _tokens(network: nn.Module, pixels: Tensor, name: str, pooling: str) -> tuple[FeatureExtractor, Tensor]:
+    layout = find_layout(network, pixels)
+    if layout is None or (pooling == "cls" and not layout.has_class):
+        raise OptionError(f"{name} does not support the pooling {quote(pooling)}.")
+    tokens = layout.read(network, pixels, with_class=pooling == "cls")
+    return TokenExtractor(network, tokens.shape[-1], layout, with_class=pooling == "cls"), tokens
 
 
 class _Extractor(FeatureExtractor):

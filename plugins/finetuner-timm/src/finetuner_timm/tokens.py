@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from finetuner_timm.library import timm
+from finetuner_timm.unused import reached
 
 
 @dataclass(frozen=True)
@@ -58,28 +59,41 @@ class TokenLayout:
         return vectors.view(*tokens.shape[:2], -1)
 
 
-def find_layout(network: nn.Module, pixels: Tensor, width: int) -> TokenLayout | None:
+def find_layout(network: nn.Module, pixels: Tensor) -> TokenLayout | None:
     """The layout of a network whose classifier is off, or `None` where its features are no tokens.
 
     Args:
         network: a network of timm.
         pixels: images (B, 3, H, W) of the size that it sees.
-        width: of its own embedding.
     """
     # Past the last layers of these goes the class token alone: the others are not what the network ends in.
     if not hasattr(network, "forward_head") or any("ClassAtt" in type(m).__name__ for m in network.modules()):
         return None
-    with torch.no_grad():  # and not in inference mode, whose tensors a network may keep
+    with torch.enable_grad():
         features = network.forward_features(pixels)  # type: ignore[operator]
-        if not isinstance(features, Tensor):
-            return None
-        return next((it for it in _candidates(network, features, pixels) if _fits(it, network, features, width)), None)
+    if not isinstance(features, Tensor):
+        return None
+    pool = _trained_pool(network, features)
+    if isinstance(pool, nn.Conv2d):
+        return None
+    layouts = _candidates(network, features, pixels, has_head=pool is None)
+    with torch.no_grad():
+        return next((layout for layout in layouts if _fits(layout, network, features)), None)
 
 
-def _candidates(network: nn.Module, features: Tensor, pixels: Tensor) -> Iterator[TokenLayout]:
-    has_head = not any(isinstance(module, _TRAINED_POOLS) for module in network.modules())
-    axes = {4: (1, 3), 3: (2, 1)}.get(features.ndim, ())
-    for channels in axes:
+def _trained_pool(network: nn.Module, features: Tensor) -> nn.Module | None:
+    """What in the head takes the positions together with weights of its own: attention, or a convolution over them."""
+    before = reached(features)
+    for module in network.modules():
+        if (
+            isinstance(module, _ATTENTION_POOLS) or (isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1))
+        ) and not any(id(parameter) in before for parameter in module.parameters()):
+            return module
+    return None
+
+
+def _candidates(network: nn.Module, features: Tensor, pixels: Tensor, *, has_head: bool) -> Iterator[TokenLayout]:
+    for channels in {4: (1, 3), 3: (2, 1)}.get(features.ndim, ()):
         count = math.prod(features.shape[1:]) // features.shape[channels]
         prefix = 0
         if features.ndim == 3:
@@ -92,13 +106,14 @@ def _candidates(network: nn.Module, features: Tensor, pixels: Tensor) -> Iterato
         yield TokenLayout(features.ndim, channels, prefix, has_class, has_head)
 
 
-def _fits(layout: TokenLayout, network: nn.Module, features: Tensor, width: int) -> bool:
-    """Whether the head takes its channels where the layout has them: then, and only then, its own width comes out."""
+def _fits(layout: TokenLayout, network: nn.Module, features: Tensor) -> bool:
+    """Whether the head takes the channels where the layout has them: then, and only then, its own width comes out."""
     if not layout.has_head:
-        return features.shape[layout.channels] == getattr(network, "num_features", width)
+        return features.shape[layout.channels] == network.num_features
     tokens = features.movedim(layout.channels, -1).flatten(1, -2)[:, :1]
     try:
-        return layout._alone(network, tokens).shape[-1] == width
+        of_one = layout._alone(network, tokens).shape[-1]
+        return of_one == network.forward_head(features).shape[-1]  # type: ignore[operator]
     except (RuntimeError, ValueError, AssertionError, IndexError, TypeError):
         return False
 
@@ -109,7 +124,7 @@ def _is_grid(count: int, height: int, width: int) -> bool:
     return rows > 0 and count % rows == 0 and rows * width == count // rows * height
 
 
-_TRAINED_POOLS: tuple[type[nn.Module], ...] = (
+_ATTENTION_POOLS: tuple[type[nn.Module], ...] = (
     timm.layers.AttentionPoolLatent,
     timm.layers.AttentionPoolPrr,
     timm.layers.AttentionPool2d,

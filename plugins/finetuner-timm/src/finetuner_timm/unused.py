@@ -16,7 +16,7 @@ def keep_unused(network: nn.Module, output: Tensor) -> None:
         network: changed in place.
         output: what it made, with its graph.
     """
-    used = _reached(output)
+    used = reached(output)
     for module in network.modules():
         for name, parameter in list(module.named_parameters(recurse=False, remove_duplicate=False)):
             if id(parameter) not in used:
@@ -24,7 +24,7 @@ def keep_unused(network: nn.Module, output: Tensor) -> None:
                 module.register_buffer(name, parameter.detach())
 
 
-def _reached(output: Tensor) -> set[int]:
+def reached(output: Tensor) -> set[int]:
     """Ids of the leaves of an output's graph."""
     reached, seen, waiting = set(), set(), [output.grad_fn]
     while waiting:

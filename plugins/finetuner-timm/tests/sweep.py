@@ -1,0 +1,136 @@
+"""Goes over every architecture of timm and writes what holds of it: `python plugins/finetuner-timm/tests/sweep.py`.
+
+One process at a time builds one network after the other; where it dies or hangs, that is written down and the next
+architecture gets a new one. What is known already is not done again, so that it can be stopped and started at will.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import resource
+import select
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import date
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+_ROOT = Path(__file__).parents[3]
+
+
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=_ROOT / ".sweep", help="where findings are kept (default .sweep)")
+    parser.add_argument("--docs", type=Path, default=_ROOT / "docs", help="where the tables are written")
+    parser.add_argument("--limit", type=int, default=2_000_000_000, help="parameters of the largest that is built")
+    parser.add_argument("--timeout", type=int, default=300, help="seconds for one architecture")
+    parser.add_argument("--again", nargs="*", metavar="NAME", help="do these again; without names, all that are wrong")
+    parser.add_argument("--only", nargs="+", metavar="PATTERN", default=["*"], help="such as 'vit_*'")
+    parser.add_argument("--table", action="store_true", help="write the tables of what is known, and do nothing else")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        _work(arguments.limit)
+        return
+    arguments.work.mkdir(exist_ok=True)
+    log = arguments.work / "findings.jsonl"
+    if not arguments.table:
+        _sweep(log, arguments)
+    _write_tables(list(_known(log).values()), arguments.docs)
+
+
+def _known(log: Path) -> dict[str, dict[str, Any]]:
+    """The last finding of each architecture."""
+    lines = log.read_text("utf-8").splitlines() if log.is_file() else []
+    return {finding["name"]: finding for finding in map(json.loads, lines)}
+
+
+def _sweep(log: Path, arguments: argparse.Namespace) -> None:
+    from finetuner_timm.library import timm
+
+    known = _known(log)
+    # The first of each family, then the second of each: what is wrong with a family shows early.
+    turn: Counter[str] = Counter()
+    turns: dict[str, int] = {}
+    for name in timm.list_models():
+        family = timm.models.model_entrypoint(name).__module__
+        turns[name] = turn[family]
+        turn[family] += 1
+    names = [name for name in sorted(turns, key=lambda name: turns[name]) if _matches(name, arguments.only)]
+    again = arguments.again
+    if again is not None:
+        again = again or [name for name, finding in known.items() if finding["outcome"] == "wrong"]
+    todo = [name for name in names if name not in known or name in (again or ())]
+    print(f"{len(todo)} of {len(names)} architectures", flush=True)
+    with log.open("a", encoding="utf-8") as file:
+        for number, finding in enumerate(_findings(todo, arguments), 1):
+            file.write(json.dumps(finding) + "\n")
+            file.flush()
+            print(number, finding["name"], finding["outcome"], finding["reason"], finding["seconds"], "s", flush=True)
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def _findings(names: Iterable[str], arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    worker: subprocess.Popen[str] | None = None
+    for name in names:
+        if worker is None or worker.poll() is not None:
+            worker = _start(arguments.limit)
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        worker.stdin.write(name + "\n")
+        worker.stdin.flush()
+        ready, _, _ = select.select([worker.stdout], [], [], arguments.timeout)
+        line = worker.stdout.readline() if ready else ""
+        if line:
+            yield json.loads(line)
+            continue
+        worker.kill()
+        reason = "its process died" if ready else f"not done after {arguments.timeout} s"
+        yield {"name": name, "family": "", "outcome": "wrong", "reason": f"{reason} ({worker.wait()})", "seconds": 0}
+        worker = None
+    if worker is not None:
+        assert worker.stdin is not None
+        worker.stdin.close()
+        worker.wait()
+
+
+def _start(limit: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, __file__, "--worker", "--limit", str(limit)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+    )
+
+
+def _work(limit: int) -> None:
+    """Checks the architectures that are named on stdin, and ends where it has grown."""
+    import torch
+    from timm_checks import check
+
+    torch.set_num_threads(1)
+    answers, sys.stdout = sys.stdout, sys.stderr  # where libraries may print
+    for line in sys.stdin:
+        answers.write(json.dumps(check(line.strip(), limit=limit).as_json()) + "\n")
+        answers.flush()
+        if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 4_000_000:
+            return
+
+
+def _write_tables(findings: list[dict[str, Any]], docs: Path) -> None:
+    pass
+
+
+if __name__ == "__main__":
+    main()

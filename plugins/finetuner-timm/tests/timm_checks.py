@@ -1,0 +1,348 @@
+"""Everything that is to hold of one architecture, against networks that timm itself has made.
+
+The sweep runs this over all of timm, the tests over the tiny models and one small model of each family.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from finetuner_core.errors import FinetunerError, OptionError
+from finetuner_core.interfaces import LoadedBackbone
+from finetuner_core.plugin import BackboneInfo
+from finetuner_timm import plugin
+from finetuner_timm.library import timm
+from finetuner_timm.undrawn import undrawn
+
+SAME = 0.99999
+SIZES = (64, 56, 96, 128, 192, 256)
+"""Sides of images that are tried from the smallest on, until the network sees at least 2 x 2 tokens."""
+
+_DRAWN = torch.randn(1 << 20, generator=torch.Generator().manual_seed(0))
+
+
+@dataclass
+class Finding:
+    """What was found out of an architecture.
+
+    Args:
+        name: as timm calls it.
+        outcome: `right`, `refused` with a reason, or `wrong`.
+        reason: why it was refused, or what is wrong.
+        recipe: what the usual recipe gives (`recipe_of`).
+    """
+
+    name: str
+    family: str
+    outcome: str = "right"
+    reason: str = ""
+    width: int | None = None
+    parameters: int | None = None
+    poolings: tuple[str, ...] = ()
+    size: int | None = None
+    checks: dict[str, str] = field(default_factory=dict)
+    recipe: str = ""
+    seconds: float = 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return asdict(self)
+
+
+def draw(network: nn.Module) -> None:
+    """Gives every parameter and every batch statistic something to do, so that a part left out shows.
+
+    As timm initialises networks, some layers are zero and most norms do nothing; and then neither an output nor a
+    gradient would tell whether they are there.
+    """
+    position = 0
+    with torch.no_grad():
+        for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
+            if not tensor.is_floating_point() or (not isinstance(tensor, nn.Parameter) and "running_" not in name):
+                continue
+            noise = _noise(tensor, position)
+            position += 7919
+            if tensor.ndim < 2:
+                tensor.nan_to_num_(0, 0, 0).clamp_(-2, 2).add_(noise, alpha=0.1)
+            else:
+                tensor.copy_(noise).mul_(max(tensor[0].numel() ** -0.5, 0.02))
+
+
+def _noise(like: Tensor, position: int) -> Tensor:
+    """The same numbers over and over, which is as good here and costs no more than to copy them."""
+    start, count = position % _DRAWN.numel(), like.numel()
+    drawn = _DRAWN.roll(-start) if count < _DRAWN.numel() else _DRAWN
+    return drawn.repeat(-(-count // drawn.numel()))[:count].view(like.shape)
+
+
+def check(name: str, *, limit: int | None = None, save_limit: int = 30_000_000) -> Finding:
+    """Checks one architecture.
+
+    Args:
+        name: of timm.
+        limit: the number of parameters beyond which it is not built.
+        save_limit: the same for being saved and opened again.
+    """
+    started = time.perf_counter()
+    finding = Finding(name, timm.models.model_entrypoint(name).__module__.rpartition(".")[2])
+    try:
+        _check(finding, limit, save_limit)
+    except FinetunerError as error:
+        finding.outcome, finding.reason = "refused", " ".join(str(error).split())
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
+        finding.outcome, finding.reason = "wrong", f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+    else:
+        bad = {key: value for key, value in finding.checks.items() if value != "right"}
+        if bad:
+            finding.outcome = "wrong"
+            finding.reason = "; ".join(f"{key}: {value}" for key, value in bad.items())
+    finding.seconds = round(time.perf_counter() - started, 2)
+    return finding
+
+
+def _check(finding: Finding, limit: int | None, save_limit: int) -> None:
+    row = plugin.find_backbone(finding.name)
+    if row is None:
+        raise AssertionError("timm lists it, and find_backbone does not find it")
+    finding.width, finding.parameters, finding.poolings = row.output_dim, row.parameters, row.poolings
+    if limit is not None and row.parameters is not None and row.parameters > limit:
+        raise FinetunerError(f"Too large for this machine: {row.parameters:,} parameters.")
+
+    size, loaded, extractor = _smallest(row)
+    side = loaded.preprocess["image"].image_size  # type: ignore[attr-defined]
+    finding.size = side[0]
+    twin = _twin(row.name, size)
+    draw(twin)
+    weights = twin.state_dict()
+    pixels = _pixels(*side)
+    with torch.no_grad():
+        expected = twin(pixels)
+    finding.recipe = recipe_of(twin, pixels, expected)
+    checks = finding.checks
+
+    if row.has_tokens:
+        tokens = _given(extractor, weights, pixels)
+        checks["tokens"] = _is(
+            tokens.ndim == 3 and tokens.shape[2] == extractor.dim and bool(tokens.isfinite().all()),
+            f"{tuple(tokens.shape)}, a width of {extractor.dim}",
+        )
+        checks["order"] = _order(lambda x: extractor({"pixels": x}).tokens, side)
+        checks["token gradient"] = _gradients(extractor, pixels)
+        if "cls" in row.poolings:
+            _, extractor = _built(row, "cls", size)
+            with_class = _given(extractor, weights, pixels)
+            checks["class"] = _is(
+                with_class.shape[1] == tokens.shape[1] + 1 and torch.equal(with_class[:, 1:], tokens),
+                f"{tuple(with_class.shape)}",
+            )
+            if getattr(twin, "global_pool", "") == "token" and "istilled" not in type(twin).__name__:
+                checks["class is native"] = _alike(with_class[:, 0], expected)
+            checks["class gradient"] = _gradients(extractor, pixels)
+        has_head = extractor.layout.has_head
+        loaded, extractor = _built(row, "native", size)
+
+    native = _given(extractor, weights, pixels)
+    checks["width"] = _is(native.shape == (2, 1, row.output_dim), f"{tuple(native.shape)}")
+    if size is None:  # at another size there are more or fewer positions
+        count = sum(parameter.numel() for parameter in extractor.parameters())
+        checks["parameters"] = _is(count == row.parameters, f"{count}")
+    checks["native"] = _alike(native[:, 0], expected)
+    checks["native gradient"] = _gradients(extractor, pixels)
+    if row.parameters is not None and row.parameters <= save_limit:
+        checks["saved"] = _saved(row, loaded, pixels, expected)
+    if row.has_tokens:
+        checks["unpooled"] = _unpooled(twin, pixels, tokens, has_head)
+
+
+def _smallest(row: BackboneInfo) -> tuple[int | None, LoadedBackbone, Any]:
+    """The side of the smallest images that the architecture takes, and an extractor of tokens, if it has any, for it."""
+    pooling = "mean" if row.has_tokens else "native"
+    failures = 0
+    for size in SIZES:
+        try:
+            loaded, extractor = _built(row, pooling, size)
+        except OptionError:
+            failures += 1
+            if failures == 3:
+                break
+            continue
+        side = loaded.preprocess["image"].image_size  # type: ignore[attr-defined]
+        if side != (size, size):
+            break
+        if row.has_tokens:
+            with torch.no_grad():
+                if extractor({"pixels": torch.zeros(1, 3, *side)}).tokens.shape[1] < 4:
+                    continue
+        return size, loaded, extractor
+    return (None, *_built(row, pooling, None))
+
+
+def _built(row: BackboneInfo, pooling: str, size: int | None) -> tuple[LoadedBackbone, Any]:
+    with undrawn():
+        loaded = plugin.load_backbone(row, False, {"image_size": size})
+        return loaded, plugin.strip_head(row, loaded, pooling)["image"]
+
+
+def _twin(name: str, size: int | None) -> nn.Module:
+    """A network that timm alone has made."""
+    told = {"model_name": name}
+    if size is not None:
+        told = timm.models.resolve_model_input_args(name, {"img_size": size})
+    with undrawn():
+        network: nn.Module = timm.create_model(num_classes=0, **told).eval()
+    return network
+
+
+def _given(extractor: Any, weights: dict[str, Tensor], pixels: Tensor) -> Tensor:
+    """What the extractor makes of images with these weights, which are now its own: no copies."""
+    extractor.network.load_state_dict(weights, assign=True)
+    extractor.requires_grad_(True)
+    with torch.no_grad():
+        tokens: Tensor = extractor({"pixels": pixels}).tokens
+    return tokens
+
+
+def _pixels(height: int, width: int) -> Tensor:
+    """Two images that are unlike each other: noise, and waves under noise."""
+    y, x = torch.linspace(0, 9, height).view(-1, 1), torch.linspace(0, 7, width)
+    pixels = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(1))
+    pixels[1] = pixels[1] / 4 + torch.stack([(x + y).sin(), (x * y / 4).cos() - 1, (x - y).sin() + 1])
+    return pixels
+
+
+def _is(holds: bool, otherwise: str) -> str:
+    return "right" if holds else otherwise
+
+
+def _alike(ours: Tensor, theirs: Tensor) -> str:
+    if ours.shape != theirs.shape:
+        return f"{tuple(ours.shape)} and not {tuple(theirs.shape)}"
+    ours, theirs = ours.double(), theirs.double()
+    if not bool(theirs.isfinite().all()) or (theirs[0] - theirs[1]).norm() < 1e-5 * theirs[0].norm():
+        return "not told: random weights give the same for all images"
+    cosine = torch.cosine_similarity(ours, theirs, dim=-1).min().item()
+    # Vectors that have much in common are alike whatever happens; their difference is not.
+    between = torch.cosine_similarity(ours[0] - ours[1], theirs[0] - theirs[1], dim=0).item()
+    return _is(cosine >= SAME and between > 0.99, f"cosine {cosine:.6f}, of differences {between:.4f}")
+
+
+def _gradients(extractor: Any, pixels: Tensor) -> str:
+    """Whether every parameter of the extractor gets a gradient; they are looked at and let go one by one."""
+    missing = dict(extractor.named_parameters())
+    names = {id(parameter): name for name, parameter in missing.items()}
+
+    def seen(parameter: Tensor) -> None:
+        if bool(parameter.grad.any()):  # type: ignore[union-attr]
+            missing.pop(names[id(parameter)], None)
+        parameter.grad = None
+
+    hooks = [parameter.register_post_accumulate_grad_hook(seen) for parameter in extractor.parameters()]
+    tokens = extractor({"pixels": pixels[:1]}).tokens
+    vectors = tokens[:, 0] if getattr(extractor, "with_class", False) else tokens.mean(1)
+    scale = vectors.detach().abs().max().clamp(min=1e-30)
+    ((vectors / scale) * torch.linspace(-1, 2, vectors.shape[1])).sum().backward()
+    for hook in hooks:
+        hook.remove()
+    return _is(not missing, f"none for {len(missing)}: {', '.join(list(missing)[:4])}")
+
+
+def _saved(row: BackboneInfo, loaded: LoadedBackbone, pixels: Tensor, expected: Tensor) -> str:
+    """Whether what is saved opens here and in timm, and gives the same vectors."""
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad(), undrawn():
+        loaded.save(loaded.network, Path(folder))
+        saved = replace(row, name=folder)
+        opened = plugin.load_backbone(saved, True, {"image_size": None})
+        extractor = plugin.strip_head(saved, opened, "native")["image"]
+        ours = _alike(extractor({"pixels": pixels}).tokens[:, 0], expected)
+        theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+        return ours if ours != "right" else _alike(theirs(pixels), expected)
+
+
+def _order(tokens_of: Callable[[Tensor], Tensor], side: Sequence[int]) -> str:
+    """Whether a change in a corner of an image shows in the tokens of that corner most.
+
+    In the two that a transposition or a mirror exchanges or moves; so that tokens column by column, mirrored or with channels among them are found out.
+    """
+    height, width = side
+    images = _pixels(height, width)[:1].repeat(3, 1, 1, 1)
+    third = (slice(0, height // 3), slice(height - height // 3, height))
+    thirds = (slice(0, width // 3), slice(width - width // 3, width))
+    noise = _pixels(height, width)[1:] * 3
+    corners = [(0, 1), (1, 0)]
+    for number, (row, column) in enumerate(corners, 1):
+        images[number, :, third[row], thirds[column]] += noise[0, :, third[row], thirds[column]]
+    with torch.no_grad():
+        tokens = tokens_of(images).double()
+    count = tokens.shape[1]
+    rows = round((count * height / width) ** 0.5)
+    if rows * (count // rows) != count or rows < 2:
+        return f"{count} tokens are no grid of at least 2 x 2"
+    change = (tokens[1:] - tokens[:1]).square().sum(-1).sqrt().view(2, rows, count // rows)
+    mass = change / change.sum((1, 2), keepdim=True)
+    y, x = torch.linspace(-1, 1, rows).double(), torch.linspace(-1, 1, count // rows).double()
+    found = [(float((m.sum(1) * y).sum()), float((m.sum(0) * x).sum())) for m in mass]
+    for (row, column), (down, right) in zip(corners, found, strict=True):
+        # Against the mean of the two, since a network may have a preference of its own.
+        down -= sum(f[0] for f in found) / 2
+        right -= sum(f[1] for f in found) / 2
+        if down * (row - 0.5) <= 0 or right * (column - 0.5) <= 0:
+            return f"a change at {row}, {column} shows at {found}"
+    return "right"
+
+
+def _unpooled(twin: nn.Module, pixels: Tensor, tokens: Tensor, has_head: bool) -> str:
+    """Whether the tokens are those that timm gives where its own pooling is switched off, if it lets that be done."""
+    try:
+        if has_head:
+            twin.reset_classifier(0, "")  # type: ignore[operator]
+        with torch.no_grad():
+            theirs = twin(pixels) if has_head else twin.forward_features(pixels)  # type: ignore[operator]
+    except (AssertionError, TypeError, ValueError, RuntimeError):
+        return "right"
+    if not isinstance(theirs, Tensor) or theirs.ndim < 3:
+        return "right"
+    if theirs.ndim == 4:
+        last = getattr(twin, "output_fmt", "NCHW") == "NHWC"
+        theirs = theirs.flatten(1, 2) if last else theirs.flatten(2).transpose(1, 2)
+    theirs = theirs[:, -tokens.shape[1] :]
+    if theirs.shape != tokens.shape:
+        return f"{tuple(theirs.shape)} and not {tuple(tokens.shape)}"
+    cosine = torch.cosine_similarity(theirs.double(), tokens.double(), dim=-1).min().item()
+    return _is(cosine >= SAME, f"cosine {cosine:.6f}")
+
+
+def recipe_of(network: nn.Module, pixels: Tensor, expected: Tensor) -> str:
+    """What the recipe of the most used tool makes of it: unpooled features, read as channels-first, and their mean.
+
+    Returns:
+        `same`, `another vector`, `another width` or `broken` (no vectors, or the means of what are no features).
+    """
+    try:
+        with torch.no_grad():
+            features = network.forward_features(pixels)  # type: ignore[operator]
+        vectors = features.flatten(2).mean(2) if features.ndim == 4 else features.mean(1)
+    except (AttributeError, RuntimeError, TypeError, ValueError, IndexError):
+        return "broken"
+    if vectors.ndim != 2 or (features.ndim == 4 and features.shape[3] == expected.shape[1] != features.shape[1]):
+        return "broken"
+    if vectors.shape != expected.shape:
+        return "another width"
+    return "same" if _alike(vectors, expected) == "right" else "another vector"
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Networks as small as these lose more by waiting for each other's threads than they gain."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
