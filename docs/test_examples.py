@@ -1,7 +1,8 @@
 """Runs the code of README and docs as it stands there, page by page, each in a folder of its own.
 
-A block is Python, or shell lines that start with `finetuner`, or a file where a name follows its language. A block
-after a comment `<!-- not run: why -->` is left out.
+A block is Python, or a file where a name follows its language, or shell lines: those that start with `finetuner`,
+`python` or `pytest` are run, and `pip install -e .` installs what the page has written. A block after a comment
+`<!-- not run: why -->` is left out.
 """
 
 from __future__ import annotations
@@ -20,6 +21,12 @@ PAGES = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
 BLOCK = re.compile(r"^(<!-- not run: .+ -->\n)?```(\w+)[ ]?(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
+# What the page's own build backend writes for an editable install is put beside the page's folder, which then finds it
+# there as it would in an environment: nothing is fetched, and this environment stays as it is.
+INSTALL = "import sys, setuptools.build_meta as backend; backend.prepare_metadata_for_build_editable(sys.argv[1])"
+COMMANDS = ("finetuner ", "python ", "pytest")
+
+
 def blocks(page: Path) -> list[tuple[str, str, str]]:
     """Language, file name and text of each block that is to be run."""
     found = BLOCK.findall(page.read_text("utf-8"))
@@ -28,10 +35,17 @@ def blocks(page: Path) -> list[tuple[str, str, str]]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_examples(page: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    folder, installed = tmp_path / "page", tmp_path / "installed"
+    folder.mkdir()
+    installed.mkdir()
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join(map(str, (installed, folder / "src", folder))),
+    }
 
     def run(*command: str) -> None:
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}{done.stderr}"
 
     run(sys.executable, "-c", f"import sys; sys.path.insert(0, {str(DOCS)!r}); import demo, pathlib; "
@@ -39,17 +53,18 @@ def test_examples(page: Path, tmp_path: Path) -> None:
     python: list[str] = []
     for language, name, text in blocks(page):
         if name:
-            (tmp_path / name).write_text(text, "utf-8")
-            if language == "python":
-                run(sys.executable, name)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, "utf-8")
         elif language == "python":
             # Later blocks of a page go on where earlier ones left off.
             python.append(text)
             run(sys.executable, "-W", "error", "-c", "\n".join(python))
         elif language == "sh":
             for line in text.splitlines():
-                if line.startswith("finetuner "):
+                if line.startswith(COMMANDS):
                     run(*shlex.split(line, comments=True))
+                elif line.startswith("pip install -e ."):
+                    run(sys.executable, "-c", INSTALL, str(installed))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
