@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
@@ -345,8 +346,9 @@ def test_a_repository_of_that_name_in_the_cache_opens(
         ({"model_type": "depth_anything", "backbone_config": {"model_type": "dinov2"}}, "what is where"),
         ({"model_type": "sam"}, "what is where"),
         ({"model_type": "wav2vec2"}, "it is one for sound"),
-        ({"model_type": "videomae"}, "which finetuner-hf does not open"),
-        ({"model_type": "vit_mae"}, "which finetuner-hf does not open"),
+        ({"model_type": "videomae"}, "it is one for videos"),
+        ({"model_type": "vit_mae"}, "transformers leaves most of each image out at random"),
+        ({"model_type": "timm_wrapper", "architecture": "resnet18", "num_classes": 2}, "its network is timm's"),
     ],
 )
 def test_models_without_an_embedding_are_refused(config: dict[str, object], reason: str, tmp_path: Path) -> None:
@@ -354,6 +356,22 @@ def test_models_without_an_embedding_are_refused(config: dict[str, object], reas
     with pytest.raises(WeightsError, match=reason) as caught:
         finetuner.build_model(str(tmp_path))
     assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize("dropped", ["", "layernorm.weight"])
+def test_code_that_is_not_needed_is_not_kept(dropped: str, tmp_path: Path) -> None:
+    folder = make(FAMILIES["dinov2"], tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "modeling.Model"}}))
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if name != dropped}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    if dropped:
+        with pytest.raises(WeightsError, match="brings Python code of its own"):
+            finetuner.build_model(str(folder))
+        return
+    finetuner.build_model(str(folder)).save(tmp_path / "saved")
+    assert "auto_map" not in (tmp_path / "saved" / "config.json").read_text()
 
 
 def test_images_of_other_channels_are_refused(tmp_path: Path) -> None:

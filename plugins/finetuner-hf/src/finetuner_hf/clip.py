@@ -12,7 +12,7 @@ from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, PreTraine
 from finetuner_core.interfaces import Batch, FeatureExtractor, Features, LoadedBackbone, Preprocess, Stage
 from finetuner_core.plugin import BackboneInfo, Modality, OptionValue, WeightsError
 from finetuner_hf import siglip
-from finetuner_hf.hub import LOADING_ERRORS, read_config, why_not_loaded
+from finetuner_hf.hub import LOADING_ERRORS, has_own_code, own_code, read_config, why_not_loaded
 from finetuner_hf.image import see
 from finetuner_hf.naflex import NaflexPreprocess, read_naflex_processor
 from finetuner_hf.processors import check_image_size, image_preprocess, read_processor, set_image_size
@@ -68,6 +68,11 @@ def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue
             network = AutoModel.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
     except LOADING_ERRORS as error:
         raise why_not_loaded(info.name, error) from error
+    if has_own_code(config):
+        if missing:
+            raise own_code(info.name)
+        # Without need, as it turns out; and a saved model brings none.
+        del network.config.auto_map
     texts = _texts(network, tokenizer, options.get("max_length"))
     size = options.get("image_size")
     if isinstance(size, int):

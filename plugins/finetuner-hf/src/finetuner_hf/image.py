@@ -14,7 +14,7 @@ from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
 from finetuner_core.interfaces import Batch, FeatureExtractor, Features, LoadedBackbone, Stage
 from finetuner_core.plugin import TOKEN_POOLINGS, BackboneInfo, Modality, OptionError, OptionValue, WeightsError
-from finetuner_hf.hub import LOADING_ERRORS, read_config, why_not_loaded
+from finetuner_hf.hub import LOADING_ERRORS, has_own_code, own_code, read_config, why_not_loaded
 from finetuner_hf.processors import check_image_size, image_preprocess, read_processor, set_image_size
 from finetuner_hf.rows import IMAGE_OPTIONS
 from finetuner_hf.stages import image_stages
@@ -85,6 +85,11 @@ def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue
             network = AutoModel.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
     except LOADING_ERRORS as error:
         raise why_not_loaded(info.name, error) from error
+    if has_own_code(config):
+        if any(not name.startswith("pooler.") for name in missing):
+            raise own_code(info.name)
+        # Without need, as it turns out; and a saved model brings none.
+        del network.config.auto_map
     # Most checkpoints of ViT were trained without the layer that transformers puts behind the class token: it would be
     # random. Their vector is the class token after the last norm.
     if _has_dense_pooler(network) and (not pretrained or "pooler.dense.weight" in missing):

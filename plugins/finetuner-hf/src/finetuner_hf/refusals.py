@@ -25,6 +25,10 @@ _PLACES = (
     auto.MODEL_FOR_MASK_GENERATION_MAPPING_NAMES,
     auto.MODEL_FOR_DEPTH_ESTIMATION_MAPPING_NAMES,
 )
+_OTHERS = {
+    "timm_wrapper": "its network is timm's, which finetuner-timm opens as timm/<architecture>",
+    "vit_mae": "transformers leaves most of each image out at random",
+}
 _WRITERS = (auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES)
 
 
@@ -42,6 +46,10 @@ def _reason(config: PreTrainedConfig) -> str:
     kind = config.model_type
     if any(kind in mapping for mapping in _SOUND):
         return "it is one for sound"
+    if kind in auto.MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING_NAMES:
+        return "it is one for videos"
+    if kind in _OTHERS:
+        return _OTHERS[kind]
     if any(kind in mapping for mapping in _PLACES):
         return "it says what is where in an image, and gives no embedding"
     if kind in BATCH_DEPENDENT:
