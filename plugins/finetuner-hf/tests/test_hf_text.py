@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sentencepiece
 import torch
 from tokenizers import Tokenizer
 from transformers import (
@@ -28,7 +29,7 @@ from transformers import (
 )
 
 import finetuner
-from finetuner_core.errors import DataError
+from finetuner_core.errors import DataError, WeightsError
 from finetuner_core.interfaces import TextPreprocess
 
 SIZES: dict[str, Any] = {
@@ -40,6 +41,7 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 40,
     "pad_token_id": 0,
 }
+T5: dict[str, Any] = {"vocab_size": 128, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 1, "num_heads": 4}
 CONFIGS: dict[str, PreTrainedConfig] = {
     "bert": BertConfig(**SIZES),
     "distilbert": DistilBertConfig(
@@ -136,6 +138,39 @@ def test_an_empty_text_is_never_nothing(template: str, tmp_path: Path, save_text
     assert np.abs(vectors - model.encode(["", "cat", ""], batch_size=1)).max() < 1e-6
 
 
+def test_a_tokenizer_of_sentencepiece_is_converted(tmp_path: Path) -> None:
+    T5EncoderModel(T5Config(**T5)).save_pretrained(tmp_path / "t5")
+    with (tmp_path / "t5" / "spiece.model").open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(TEXTS[:4] * 20),
+            model_writer=file,
+            vocab_size=50,
+            hard_vocab_limit=False,
+            pad_id=0,
+            eos_id=1,
+            unk_id=2,
+            bos_id=-1,
+            minloglevel=2,
+        )
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "t5" / "spiece.model"))
+    model = finetuner.build_model(str(tmp_path / "t5"))
+    assert [text.ids for text in model.preprocess("text").prepare(TEXTS)] == [[*processor.encode(t), 1] for t in TEXTS]
+    model.save(tmp_path / "saved")
+    assert (tmp_path / "saved" / "tokenizer.json").is_file()
+    assert np.array_equal(finetuner.load(tmp_path / "saved").encode(TEXTS), model.encode(TEXTS))
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"version": "1.0", "model": {"type": "Nothing"}}'])
+def test_a_tokenizer_that_cannot_be_read_is_refused(content: str, tmp_path: Path, save_text_model: SaveModel) -> None:
+    save_text_model(tmp_path / "bert", CONFIGS["bert"])
+    (tmp_path / "bert" / "tokenizer.json").write_text(content)
+    with pytest.raises(WeightsError) as caught:
+        finetuner.build_model(str(tmp_path / "bert"))
+    first, second = str(caught.value).splitlines()
+    assert first.startswith(f"{tmp_path / 'bert'} cannot be loaded: ")
+    assert second.startswith("Mend the folder")
+
+
 def test_half_a_character_is_refused_with_the_text(tmp_path: Path, save_text_model: SaveModel) -> None:
     save_text_model(tmp_path / "bert", CONFIGS["bert"])
     with pytest.raises(DataError) as caught:
@@ -157,8 +192,7 @@ def test_without_a_token_for_padding_it_is_masked_all_the_same(tmp_path: Path, s
 
 
 def test_a_network_without_a_limit_reads_all(tmp_path: Path, save_text_model: SaveModel) -> None:
-    config = T5Config(vocab_size=128, d_model=32, d_kv=8, d_ff=48, num_layers=1, num_heads=4, eos_token_id=3)
-    save_text_model(tmp_path / "t5", config, T5EncoderModel, template="$A [SEP]")
+    save_text_model(tmp_path / "t5", T5Config(**T5), T5EncoderModel, template="$A [SEP]")
     model = finetuner.build_model(str(tmp_path / "t5"))
     (prepared,) = model.preprocess("text").prepare(["cat " * 700])
     assert (len(prepared.ids), prepared.is_cut) == (701, False)

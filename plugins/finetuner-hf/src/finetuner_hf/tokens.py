@@ -139,9 +139,14 @@ def read_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a Hub id or folder.
 
     Raises:
-        ValueError: if it is one that cannot be saved as JSON.
+        ValueError: if it cannot be read, or is one that cannot be saved as JSON.
     """
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError, ImportError):
+        raise
+    except Exception as error:  # Of its own the library raises nothing more exact.
+        raise ValueError(f"its tokenizer cannot be read: {error}") from error
     if not tokenizer.is_fast:
         raise ValueError(f"its tokenizer, a {type(tokenizer).__name__}, has no tokenizer.json")
     return tokenizer
