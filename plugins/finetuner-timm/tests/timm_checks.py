@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ from finetuner_timm.undrawn import undrawn
 
 SAME = 0.99999
 SIZES = (64, 56, 96, 128, 192, 256)
-"""Sides of images that are tried from the smallest on, until the network sees at least 2 x 2 tokens."""
+"""Sides of images that are tried from the smallest on, until the network sees at least 3 x 3 tokens."""
 
 _DRAWN = torch.randn(1 << 20, generator=torch.Generator().manual_seed(0))
 
@@ -58,23 +59,28 @@ class Finding:
         return asdict(self)
 
 
-def draw(network: nn.Module) -> None:
+def draw(network: nn.Module, pixels: Tensor) -> None:
     """Gives every parameter and every batch statistic something to do, so that a part left out shows.
 
     As timm initialises networks, some layers are zero and most norms do nothing; and then neither an output nor a
-    gradient would tell whether they are there.
+    gradient would tell whether they are there. The statistics are those of some images: else what differs between
+    images is lost on the way through a deep network.
     """
-    position = 0
     with torch.no_grad():
-        for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
-            if not tensor.is_floating_point() or (not isinstance(tensor, nn.Parameter) and "running_" not in name):
-                continue
-            noise = _noise(tensor, position)
-            position += 7919
-            if tensor.ndim < 2:
-                tensor.nan_to_num_(0, 0, 0).clamp_(-2, 2).add_(noise, alpha=0.1)
+        for number, parameter in enumerate(network.parameters()):
+            noise = _noise(parameter, number * 7919)
+            if parameter.ndim < 2:
+                parameter.nan_to_num_(0, 0, 0).clamp_(-2, 2).add_(noise, alpha=0.1)
             else:
-                tensor.copy_(noise).mul_(max(tensor[0].numel() ** -0.5, 0.02))
+                parameter.copy_(noise).mul_(max(1.4 * parameter[0].numel() ** -0.5, 0.02))
+        norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        for norm in norms:
+            norm.train()
+            norm.momentum = 0.9
+        if norms:
+            network(pixels)
+        for norm in norms:
+            norm.eval()
 
 
 def _noise(like: Tensor, position: int) -> Tensor:
@@ -98,7 +104,7 @@ def check(name: str, *, limit: int | None = None, save_limit: int = 30_000_000) 
         _check(finding, limit, save_limit)
     except FinetunerError as error:
         finding.outcome, finding.reason = "refused", " ".join(str(error).split())
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
+    except Exception as error:  # whatever it is, it is a finding
         finding.outcome, finding.reason = "wrong", f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
     else:
         bad = {key: value for key, value in finding.checks.items() if value != "right"}
@@ -121,9 +127,9 @@ def _check(finding: Finding, limit: int | None, save_limit: int) -> None:
     side = loaded.preprocess["image"].image_size  # type: ignore[attr-defined]
     finding.size = side[0]
     twin = _twin(row.name, size)
-    draw(twin)
-    weights = twin.state_dict()
     pixels = _pixels(*side)
+    draw(twin, pixels)
+    weights = twin.state_dict()
     with torch.no_grad():
         expected = twin(pixels)
     finding.recipe = recipe_of(twin, pixels, expected)
@@ -164,7 +170,7 @@ def _check(finding: Finding, limit: int | None, save_limit: int) -> None:
 
 
 def _smallest(row: BackboneInfo) -> tuple[int | None, LoadedBackbone, Any]:
-    """The side of the smallest images that the architecture takes, and an extractor of tokens, if it has any, for it."""
+    """The side of the smallest images that it takes, and an extractor for it: of tokens, if it has any."""
     pooling = "mean" if row.has_tokens else "native"
     failures = 0
     for size in SIZES:
@@ -180,14 +186,26 @@ def _smallest(row: BackboneInfo) -> tuple[int | None, LoadedBackbone, Any]:
             break
         if row.has_tokens:
             with torch.no_grad():
-                if extractor({"pixels": torch.zeros(1, 3, *side)}).tokens.shape[1] < 4:
+                if extractor({"pixels": torch.zeros(1, 3, *side)}).tokens.shape[1] < 9:
                     continue
         return size, loaded, extractor
     return (None, *_built(row, pooling, None))
 
 
+@contextmanager
+def _unset() -> Iterator[None]:
+    """`undrawn`, and not even the arithmetic around the draw."""
+    leave: Callable[..., Tensor] = lambda tensor, *_, **__: tensor  # noqa: E731
+    with (
+        undrawn(),
+        mock.patch.object(nn.init, "_no_grad_trunc_normal_", leave),
+        mock.patch.object(timm.layers.weight_init, "_trunc_normal_", leave),
+    ):
+        yield
+
+
 def _built(row: BackboneInfo, pooling: str, size: int | None) -> tuple[LoadedBackbone, Any]:
-    with undrawn():
+    with _unset():
         loaded = plugin.load_backbone(row, False, {"image_size": size})
         return loaded, plugin.strip_head(row, loaded, pooling)["image"]
 
@@ -197,7 +215,7 @@ def _twin(name: str, size: int | None) -> nn.Module:
     told = {"model_name": name}
     if size is not None:
         told = timm.models.resolve_model_input_args(name, {"img_size": size})
-    with undrawn():
+    with _unset():
         network: nn.Module = timm.create_model(num_classes=0, **told).eval()
     return network
 
@@ -257,7 +275,7 @@ def _gradients(extractor: Any, pixels: Tensor) -> str:
 
 def _saved(row: BackboneInfo, loaded: LoadedBackbone, pixels: Tensor, expected: Tensor) -> str:
     """Whether what is saved opens here and in timm, and gives the same vectors."""
-    with tempfile.TemporaryDirectory() as folder, torch.no_grad(), undrawn():
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad(), _unset():
         loaded.save(loaded.network, Path(folder))
         saved = replace(row, name=folder)
         opened = plugin.load_backbone(saved, True, {"image_size": None})
@@ -270,7 +288,8 @@ def _saved(row: BackboneInfo, loaded: LoadedBackbone, pixels: Tensor, expected: 
 def _order(tokens_of: Callable[[Tensor], Tensor], side: Sequence[int]) -> str:
     """Whether a change in a corner of an image shows in the tokens of that corner most.
 
-    In the two that a transposition or a mirror exchanges or moves; so that tokens column by column, mirrored or with channels among them are found out.
+    In two corners that a transposition exchanges and a mirror moves: tokens column by column, mirrored, or with
+    channels among them are found out.
     """
     height, width = side
     images = _pixels(height, width)[:1].repeat(3, 1, 1, 1)

@@ -95,7 +95,7 @@ def _check_size(info: BackboneInfo, network: nn.Module, input_size: tuple[int, .
     try:
         with torch.no_grad():
             network(torch.zeros(1, *input_size))
-    except (AssertionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # each network has its own way to say so
         raise OptionError(
             f"{info.full_name} cannot see images of image_size={input_size[-1]}: {str(error).splitlines()[0]}\n"
             "A multiple of 32, or of its own size, is most likely to fit."
