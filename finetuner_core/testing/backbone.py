@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,11 +28,13 @@ def row_of(subject: Subject) -> BackboneInfo:
     return resolve(catalogue(), subject.full_name)
 
 
-def build(subject: Subject, pooling: str | None = None, **options: object) -> EmbeddingModel:
-    """A new model with random weights, always the same."""
-    given: dict[str, Any] = {**subject.options, **options}
+def build(
+    subject: Subject, pooling: str | None = None, *, seed: int = 0, options: Mapping[str, object] | None = None
+) -> EmbeddingModel:
+    """A new model with random weights, the same for the same seed."""
+    given: dict[str, Any] = {**subject.options, **(options or {})}
     state = torch.random.get_rng_state()
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     try:
         return build_model(subject.full_name, pretrained=False, pooling=pooling, **given)
     finally:
@@ -58,12 +60,12 @@ def _shared_model(subject: Subject, pooling: str) -> EmbeddingModel:
     return stir(build(subject, pooling))
 
 
-def stir(model: EmbeddingModel) -> EmbeddingModel:
+def stir(model: EmbeddingModel, seed: int = 0) -> EmbeddingModel:
     """Adds noise to what is the same in every entry, as training would: gates, biases and scales, and batch statistics.
 
     A network whose gates are still zero hides what stands behind them, and a bias of zero is saved by forgetting it.
     """
-    noise = torch.Generator().manual_seed(1)
+    noise = torch.Generator().manual_seed(seed)
 
     def random_like(tensor: Tensor) -> Tensor:
         return torch.rand(tensor.shape, generator=noise).to(tensor) - 0.5
