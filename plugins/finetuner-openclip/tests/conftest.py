@@ -100,9 +100,9 @@ def _known_to_open_clip(tmp_path_factory: pytest.TempPathFactory) -> None:
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     vocabulary = {word: number for number, word in enumerate([*special, *WORDS])}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
-    words.post_processor = processors.TemplateProcessing("<s> $A </s>", None, [("<s>", 0), ("</s>", 2)])  # type: ignore[assignment]
-    PreTrainedTokenizerFast(
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    words.post_processor = processors.TemplateProcessing("<s> $A </s>", None, [("<s>", 0), ("</s>", 2)])
+    PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=words, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
     ).save_pretrained(folder)
     RobertaConfig(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -11,27 +11,34 @@ from PIL import Image
 
 import finetuner
 
+COLOURS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220), "grey": (120, 120, 120)}
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """A table of texts and pictures."""
+    file = tmp_path / "pairs.csv"
+    with file.open("w", newline="") as opened:
+        table = csv.writer(opened)
+        table.writerow(["text", "image"])
+        for name, colour in COLOURS.items():
+            for side in (48, 60):
+                Image.new("RGB", (side, side), colour).save(tmp_path / f"{name}{side}.png")
+                table.writerow([f"a {name} square of {side}", f"{name}{side}.png"])
+    return file
+
 
 @pytest.mark.parametrize("freeze", [None, 1])
-def test_training_on_pairs_changes_both_towers_and_opens_again(tmp_path: Path, freeze: int | None) -> None:
-    colours = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220), "grey": (120, 120, 120)}
-    lines = []
-    for name, colour in colours.items():
-        for side in (48, 60):
-            file = tmp_path / f"{name}{side}.png"
-            Image.new("RGB", (side, side), colour).save(file)
-            lines.append({"text": f"a {name} square of {side}", "image": str(file)})
-    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    result = finetuner.fit(
-        "openclip/tiny_vit",
-        str(tmp_path / "pairs.jsonl"),
-        out=tmp_path / "trained",
-        pretrained=False,
-        epochs=2,
-        batch_size=4,
-        freeze=freeze,
-        learning_rate=1e-3,
+def test_training_on_pairs_changes_both_towers_and_opens_again(pairs: Path, tmp_path: Path, freeze: int | None) -> None:
+    model = finetuner.build_model("openclip/tiny_vit", pretrained=False)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    trained = finetuner.fit(
+        model, pairs, out=tmp_path / "trained", epochs=1, batch_size=4, freeze=freeze, learning_rate=1e-3
     )
-    opened = finetuner.load(tmp_path / "trained")
-    texts = [line["text"] for line in lines]
-    assert np.array_equal(opened.encode(texts, modality="text"), result.model.encode(texts, modality="text"))
+    after = dict(trained.model.named_parameters())
+    kept = {name for name, parameter in before.items() if np.array_equal(parameter, after[name].detach())}
+    frozen = ("token_embedding", "positional_embedding", "class_embedding", "conv1", "ln_pre")
+    assert kept == {name for name in before if freeze and any(part in name for part in frozen)}
+
+    texts, opened = [f"a {name} square" for name in COLOURS], finetuner.load(tmp_path / "trained")
+    assert np.array_equal(opened.encode(texts, modality="text"), trained.model.encode(texts, modality="text"))
