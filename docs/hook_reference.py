@@ -71,7 +71,8 @@ def _fields(module: str, node: ast.ClassDef) -> str:
     bases = ", ".join(map(ast.unparse, node.bases))
     source = (CORE / f"{module}.py").read_text("utf-8")
     fields = [ast.get_source_segment(source, item) or "" for item in node.body if isinstance(item, ast.AnnAssign)]
-    XX
+    head = f"class {node.name}{f'({bases})' if bases else ''}:"
+    return "\n    ".join([head, *fields]) if fields else f"{head} ..."
 
 
 def _members(node: ast.ClassDef) -> Iterator[str]:
