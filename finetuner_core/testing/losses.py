@@ -6,12 +6,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from finetuner_core.catalogue.registry import catalogue
+from finetuner_core.data.dataset import Column, Dataset
+from finetuner_core.errors import DataError
 from finetuner_core.losses.build import build_loss, loss_options
 from finetuner_core.testing.backbone import TOLERANCE
-from finetuner_core.testing.check import Subject, require
+from finetuner_core.testing.check import Subject, fail, require
+from finetuner_core.training.choices import choose_loss
 
 DIM = 12
-LABELS = torch.tensor([0, 0, 1, 1, 2, 2, 0, 1])
+LABELS = torch.tensor([0, 0, 1, 1, 2, 2, 0, 1, 2])
 
 
 def check_scalar(subject: Subject) -> None:
@@ -31,7 +35,17 @@ def check_gradient(subject: Subject) -> None:
 
 
 def check_references(subject: Subject) -> None:
-    """With references the loss is a finite number as well, and both sides get a gradient: pairs are trained so."""
+    """With references the loss is a finite number as well, and both sides get a gradient: pairs are trained so.
+
+    A loss whose row says that it learns from labelled data alone is never given any: pairs are refused by its name.
+    """
+    if "pairs" not in catalogue().find_loss(subject.full_name)[1].forms:
+        pairs = Dataset((Column("anchor", "text", ["a"]), Column("positive", "text", ["b"])))
+        try:
+            choose_loss(pairs, subject.full_name, subject.options)
+        except DataError:
+            return
+        fail(f"{subject.full_name} is for labelled data, and pairs are not refused.", "This is a fault of the core.")
     embeddings, references = _embeddings(0).requires_grad_(True), _embeddings(1).requires_grad_(True)
     value = _build(subject)(embeddings, LABELS, ref_emb=references, ref_labels=LABELS.flip(0))
     _require_number(subject, "a batch with references", value)

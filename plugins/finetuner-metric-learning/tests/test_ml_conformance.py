@@ -18,13 +18,7 @@ def required(name: str) -> dict[str, Any]:
     return {option.name: REQUIRED[option.name] for option in info.options if option.required}
 
 
-# The kit's batch has three classes of 3, 3 and 2 items.
-UNEVEN = "SmoothAPLoss refuses batches that the library computes it wrong for"
-EXPECTED_FAILURES = {
-    **{f"loss-{row.name}-references": "refuses pairs, as the library does" for row in LOSSES if not row.pairs},
-    "loss-NPairsLoss-order": "takes the first pair of each class by its definition",
-    **{f"loss-SmoothAPLoss-{check}": UNEVEN for check in ("scalar", "gradient", "order")},
-}
+EXPECTED_FAILURES = {"loss-NPairsLoss-order": "takes the first pair of each class by its definition"}
 
 
 @pytest.mark.parametrize(

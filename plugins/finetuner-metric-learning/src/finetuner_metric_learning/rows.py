@@ -53,7 +53,8 @@ class Loss:
         options += (*EMBEDDING_REGULARIZER.options(tuple(EMBEDDING_REGULARIZER.classes)), _EMBEDDING_REG_WEIGHT)
         if self.width == "embedding_size":
             options += (*WEIGHT_REGULARIZER.options(tuple(WEIGHT_REGULARIZER.classes)), _WEIGHT_REG_WEIGHT)
-        return LossInfo(self.name, self.description, tuple(options))
+        forms = ("labelled", "pairs") if self.pairs and not self.width else ("labelled",)
+        return LossInfo(self.name, self.description, tuple(options), forms)
 
 
 def _margin(default: float, help: str) -> Option:
