@@ -14,6 +14,7 @@ from transformers import (
     AlbertConfig,
     AutoModel,
     BertConfig,
+    BloomConfig,
     DebertaConfig,
     DebertaV2Config,
     DistilBertConfig,
@@ -104,6 +105,7 @@ DECODERS: dict[str, PreTrainedConfig] = {
     "gemma": GemmaConfig(**DECODER),
     "gemma2": Gemma2Config(**DECODER, sliding_window=6, query_pre_attn_scalar=8),
     "gemma3": Gemma3TextConfig(**DECODER, sliding_window=6, query_pre_attn_scalar=8),
+    "bloom": BloomConfig(vocab_size=128, hidden_size=32, n_layer=2, n_head=4, pad_token_id=0),
     "gpt2": GPT2Config(vocab_size=128, n_embd=32, n_layer=2, n_head=4, n_positions=40, eos_token_id=3, bos_token_id=2),
 }
 # Gemma 3 as EmbeddingGemma has it: a decoder that sees both ways.

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 import finetuner
-from finetuner_core.errors import OptionError
+from finetuner_core.errors import OptionError, WeightsError
 from finetuner_core.plugin import Side
 
 SIZES: dict[str, Any] = {
@@ -259,6 +259,16 @@ def test_instructors_do_not_pool_their_prompts_although_they_do_not_say_so(
         expected = network.encode(TEXTS, prompt="the dog ", normalize_embeddings=True, show_progress_bar=False)
         assert np.abs(vectors[-1] - expected).max() < 1e-5
     assert np.abs(vectors[0] - vectors[1]).max() > 1e-3
+
+
+def test_a_row_of_the_table_of_which_the_cache_lacks_the_declaration(
+    put_into_cache: Callable[[str], Path], save_text_model: SaveModel
+) -> None:
+    name = "sentence-transformers/msmarco-distilbert-base-v3"
+    save_text_model(put_into_cache(name), BertConfig(**SIZES))
+    with pytest.raises(WeightsError) as caught:
+        finetuner.build_model(name)
+    assert str(caught.value) == f"{name} is not whole: modules.json is missing.\nFetch all of it: hf download {name}"
 
 
 def test_a_person_sets_prompts_and_the_folder_keeps_them(bert: Path, tmp_path: Path) -> None:

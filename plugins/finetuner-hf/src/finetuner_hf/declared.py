@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from finetuner_core.plugin import WeightsError
-from finetuner_hf.hub import read_json, read_weights
+from finetuner_hf.hub import not_whole, read_json, read_weights
 from finetuner_hf.layers import LAYERS, MODES, DeclaredPooling, Settings, UndeclaredError
 from finetuner_hf.prompts import FILE as PROMPTS_FILE
 from finetuner_hf.prompts import Prompts
@@ -238,7 +238,7 @@ def _pooling(name: str, modules: Sequence[Mapping[str, object]]) -> tuple[tuple[
     file = f"{modules[1].get('path')}/config.json"
     settings = _settings(name, file)
     if not settings:
-        raise WeightsError(f"{name} is not whole: {file} is missing.\nFetch all of it: hf download {name}")
+        raise not_whole(name, file)
     asked = settings.get("pooling_mode")
     if asked is None:
         flags = [key for key, value in settings.items() if key.startswith("pooling_mode_") and value is True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 
 from transformers import PreTrainedModel
@@ -25,15 +26,17 @@ class TokenExtractor(FeatureExtractor):
         self.encoder = encoder
         self.architecture = architecture
         self.dim = architecture.dim
+        self._takes = frozenset(inspect.signature(encoder.forward).parameters)
 
     def forward(self, batch: Batch) -> Features:
         """Features (B, T, D), padding masked, on whichever side it stands."""
         mask = batch["attention_mask"]
         more: dict[str, object] = {}
         if self.architecture.decoder:
-            # Counted from the first real token: a decoder counts from the first column. What it would keep to continue
-            # the text is of no use here.
+            # Counted from the first real token, where a decoder counts from the first column. What it would keep to
+            # continue the text is of no use here.
             more = {"position_ids": (mask.cumsum(1) - 1).clamp(min=0), "use_cache": False}
+            more = {name: value for name, value in more.items() if name in self._takes}
         tokens = self.encoder(input_ids=batch["input_ids"], attention_mask=mask, **more).last_hidden_state
         return Features(tokens, mask.bool())
 

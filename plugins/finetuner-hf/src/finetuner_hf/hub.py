@@ -143,6 +143,14 @@ def _path(name: str, file: str) -> Path | None:
     return None if path is None else Path(path)
 
 
+def not_whole(name: str, file: str) -> WeightsError:
+    """What to say where a file is missing beside others."""
+    cure = (
+        "Mend the folder, or save the model into it anew." if is_path(name) else f"Fetch all of it: hf download {name}"
+    )
+    return WeightsError(f"{name} is not whole: {file} is missing.\n{cure}")
+
+
 def why_not_loaded(name: str, error: Exception) -> WeightsError:
     """What to say where transformers could not load something."""
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -28,18 +28,12 @@ def transformer_stages(tower: nn.Module) -> Sequence[Stage]:
     beside = [child for child in parent.children() if isinstance(child, nn.ModuleList) and len(child) == len(longest)]
     layers = [list(parts) for parts in zip(*beside, strict=True)]
     early = _read_by_all_layers(tower, parent)
-    # DeBERTa's convolution takes what its first layer took and gave.
-    if isinstance(conv := getattr(parent, "conv", None), nn.Module) and "rel_embeddings" in dict(
-        parent.named_children()
-    ):
-        layers[0].append(conv)
-        early_or_first = {*early, conv}
-    else:
-        early_or_first = set(early)
+    with_first = _convolution(parent)
+    layers[0] += with_first
     stages = [Stage("embeddings", tuple(_once([*before, *early])), tuple(parameters))]
     for number, parts in enumerate(layers, 1):
         stages.append(Stage(f"layer {number}", tuple(whole for part in parts for whole in _without(part, early))))
-    rest = tuple(module for module in after if module not in early_or_first and module not in beside)
+    rest = tuple(module for module in after if module not in (*early, *with_first, *beside))
     if any(True for module in rest for _ in module.parameters()):
         stages.append(Stage("output", rest))
     return stages
@@ -90,6 +84,12 @@ def _read_by_all_layers(tower: nn.Module, parent: nn.Module) -> list[nn.Module]:
     children = dict(parent.named_children())
     norm = children.get("LayerNorm") if "rel_embeddings" in children else None
     return found if norm is None else [*found, norm]
+
+
+def _convolution(parent: nn.Module) -> list[nn.Module]:
+    """DeBERTa's, which takes what the first layer took and what it gave."""
+    children = dict(parent.named_children())
+    return [children["conv"]] if "rel_embeddings" in children and "conv" in children else []
 
 
 def _without(module: nn.Module, others: Sequence[nn.Module]) -> Iterator[nn.Module]:

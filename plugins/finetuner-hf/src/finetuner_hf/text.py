@@ -17,7 +17,15 @@ from finetuner_core.plugin import BackboneInfo, Modality, OptionError, OptionVal
 from finetuner_hf.architecture import Architecture, architecture_of
 from finetuner_hf.declared import Declaration, build_on_meta, load_layers, read_declaration, write_declaration
 from finetuner_hf.extractors import PooledExtractor, TokenExtractor
-from finetuner_hf.hub import LOADING_ERRORS, declares_modules, has_own_code, own_code, read_config, why_not_loaded
+from finetuner_hf.hub import (
+    LOADING_ERRORS,
+    declares_modules,
+    has_own_code,
+    not_whole,
+    own_code,
+    read_config,
+    why_not_loaded,
+)
 from finetuner_hf.layers import DeclaredPooling, UndeclaredError
 from finetuner_hf.rows import TEXT_OPTIONS
 from finetuner_hf.tokens import TextPreprocess, max_length, read_tokenizer
@@ -136,6 +144,8 @@ def strip(info: BackboneInfo, loaded: LoadedBackbone, pooling: str) -> Mapping[M
         # Another pooling than the declared one makes another model, to be saved under a declaration of its own.
         network.declaration, network.pooling = _build(Declaration.of_pooling(pooling), network.architecture.dim)
         return {"text": TokenExtractor(network.encoder, network.architecture)}
+    if network.pooling is None and not network.declaration.refused:
+        raise not_whole(info.name, "modules.json")
     if network.pooling is None:
         raise OptionError(
             f"{info.name} declares {network.declaration.refused}, which finetuner-hf does not compute.\n"
