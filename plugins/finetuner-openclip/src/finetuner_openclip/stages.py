@@ -10,6 +10,9 @@ from finetuner_core.interfaces import Stage
 
 Part = nn.Module | nn.Parameter
 
+_FIRST = ("stem", "patch_embed")
+"""Attributes that make tokens or a map of an image, and are one thing, however many layers they have."""
+
 _LAST = ("proj", "text_projection", "head")
 """Attributes that hold what comes last, wherever they are registered: bare parameters are before all modules."""
 
@@ -58,6 +61,8 @@ def _parts(module: nn.Module, seen: set[nn.Module]) -> Iterator[tuple[Part, bool
         seen.add(child)
         if name in _LAST:
             last.append(child)
+        elif name in _FIRST:
+            yield child, False
         elif _is_list(child):
             yield from ((layer, _holds_parameters(layer)) for layer in child.children())
         elif any(_is_list(inner) for inner in child.modules()):
