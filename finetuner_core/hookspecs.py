@@ -124,8 +124,8 @@ def strip_head(  # type: ignore[empty-body]
 ) -> Mapping[Modality, FeatureExtractor]:
     """Takes the head off, and gives one extractor for each modality of the row.
 
-    Every parameter that the extractors hold must take part in the embedding: what only the head used is gone, also
-    from what `loaded.save` writes.
+    Every parameter that the extractors hold must take part in the embedding. What only the head used is gone, also from
+    what `loaded.save` writes, but for what the backbone's own library needs to open the folder (a temperature, say).
 
     Args:
         info: the row.

@@ -21,7 +21,7 @@ def quiet_libraries() -> Iterator[None]:
     if verbose():
         yield
         return
-    level = logging.root.manager.disable
+    level, handlers = logging.root.manager.disable, list(logging.root.handlers)
     logging.disable(max(level, logging.WARNING))
     try:
         with (
@@ -33,3 +33,7 @@ def quiet_libraries() -> Iterator[None]:
             yield
     finally:
         logging.disable(level)
+        # A library that logs through the module `logging` gives the root logger a handler, whose stream is the one that
+        # goes nowhere: all later records would end in it.
+        for handler in [handler for handler in logging.root.handlers if handler not in handlers]:
+            logging.root.removeHandler(handler)

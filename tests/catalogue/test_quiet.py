@@ -82,3 +82,10 @@ def test_verbose_shows_it(
     assert bool(caught) is wanted
     text = shown(capsys, caplog)
     assert all((f"inside {what}" in text) is wanted for what in ("stdout", "stderr", "log"))
+
+
+def test_a_handler_that_a_library_leaves_behind_is_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])
+    with quiet_libraries():
+        logging.info("the module's own function gives the root logger a handler")
+    assert logging.root.handlers == []
