@@ -21,6 +21,7 @@ SIZES: dict[str, Any] = {
     "intermediate_size": 48,
     "max_position_embeddings": 40,
 }
+DEBERTA: dict[str, Any] = {"relative_attention": True, "pos_att_type": "p2c|c2p", "position_biased_input": False}
 DECODER = SIZES | {"num_key_value_heads": 2, "head_dim": 8, "bos_token_id": 2, "eos_token_id": 3}
 T5: dict[str, Any] = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "eos_token_id": 3}
 VISION = {name: SIZES[name] for name in SIZES if name != "max_position_embeddings"} | {
@@ -30,6 +31,7 @@ VISION = {name: SIZES[name] for name in SIZES if name != "max_position_embedding
 CNN: dict[str, Any] = {"hidden_sizes": [8, 16], "depths": [1, 2], "num_stages": 2}
 BACKBONES: Mapping[str, Mapping[str, object]] = {
     "tests/bert": {"query_prompt": "the dog "},
+    "tests/deberta": {},
     "tests/qwen3": {},
     "tests/t5": {},
     "tests/vit": {},
@@ -48,6 +50,7 @@ def _repositories(save_text_model: Callable[..., object], save_tokenizer: Callab
         CLIPModel,
         ConvNextConfig,
         ConvNextModel,
+        DebertaConfig,
         Qwen3Config,
         T5Config,
         T5EncoderModel,
@@ -77,6 +80,7 @@ def _repositories(save_text_model: Callable[..., object], save_tokenizer: Callab
     torch.manual_seed(0)
     square = {"size": {"height": 32, "width": 32}}
     save_text_model(repository("bert"), BertConfig(vocab_size=128, **SIZES))
+    save_text_model(repository("deberta"), DebertaConfig(vocab_size=128, **SIZES, **DEBERTA))
     save_text_model(repository("qwen3"), Qwen3Config(vocab_size=128, pad_token_id=0, **DECODER), template="$A [SEP]")
     save_text_model(repository("t5"), T5Config(vocab_size=128, **T5), T5EncoderModel, template="$A [SEP]")
     ViTForImageClassification(ViTConfig(**VISION)).save_pretrained(vit := repository("vit"))
@@ -94,6 +98,13 @@ def _repositories(save_text_model: Callable[..., object], save_tokenizer: Callab
         shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("check", checks_for("hf", backbones=BACKBONES))
+@pytest.mark.parametrize(
+    "check",
+    checks_for(
+        "hf",
+        backbones=BACKBONES,
+        expected_failures={"tests/deberta-bf16": "transformers masks its scores in bfloat16 with a float32's minimum"},
+    ),
+)
 def test_conformance(check: Check) -> None:
     check()

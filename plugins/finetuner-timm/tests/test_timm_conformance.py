@@ -8,11 +8,9 @@ from finetuner_core.testing import Check, checks_for
 
 BACKBONES = (
     "test_vit",
-    "test_vit4",
     "test_resnet",
     "test_efficientnet",
     "test_convnext",
-    "test_nfnet",
     "test_byobnet",
     "test_mambaout",
 )
