@@ -96,8 +96,9 @@ def _check_size(info: BackboneInfo, network: nn.Module, input_size: tuple[int, .
         with torch.no_grad():
             network(torch.zeros(1, *input_size))
     except Exception as error:  # each network has its own way to say so
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise OptionError(
-            f"{info.full_name} cannot see images of image_size={input_size[-1]}: {str(error).splitlines()[0]}\n"
+            f"{info.full_name} cannot see images of image_size={input_size[-1]}: {reason}\n"
             "A multiple of 32, or of its own size, is most likely to fit."
         ) from error
 

@@ -14,7 +14,7 @@ from finetuner_core.values import quote
 from finetuner_timm.embedding import NoEmbeddingError
 from finetuner_timm.library import timm
 from finetuner_timm.tokens import TokenLayout, find_layout
-from finetuner_timm.unused import keep_unused
+from finetuner_timm.unused import forget, keep_unused
 
 
 def strip(network: nn.Module, pooling: str, image_size: tuple[int, int], *, name: str) -> FeatureExtractor:
@@ -35,11 +35,14 @@ def strip(network: nn.Module, pooling: str, image_size: tuple[int, int], *, name
     network.reset_classifier(0)  # type: ignore[operator]
     # Of one image it is seen what comes out and which parameters had a part in it.
     pixels = torch.zeros(1, 3, *image_size, device=next(network.parameters()).device)
+    forget(network)
     with torch.enable_grad():
-        extractor, features = (
-            _native(network, pixels, name) if pooling == "native" else _tokens(network, pixels, name, pooling)
-        )
+        if pooling == "native":
+            extractor, features = _native(network, pixels, name)
+        else:
+            extractor, features = _tokens(network, pixels, name, pooling)
     keep_unused(network, features)
+    forget(network)
     return extractor
 
 

@@ -24,6 +24,15 @@ def keep_unused(network: nn.Module, output: Tensor) -> None:
                 module.register_buffer(name, parameter.detach())
 
 
+def forget(network: nn.Module) -> None:
+    """Lets a network in evaluation drop what it keeps from one image to the next, computed from its parameters.
+
+    Networks with a table of attention biases do so until they are trained; what they keep would hide the table.
+    """
+    network.train()
+    network.eval()
+
+
 def reached(output: Tensor) -> set[int]:
     """Ids of the leaves of an output's graph."""
     reached, seen, waiting = set(), set(), [output.grad_fn]
