@@ -83,6 +83,9 @@ FAMILIES = {
     "vit_msn": Family("ViTMSNModel", VIT, processor("ViT", **SQUARE), before=1),
     "ijepa": Family("IJepaModel", VIT, processor("ViT", **SQUARE), before=0, cls=False, own=False),
     "clip_vision_model": Family("CLIPVisionModel", VIT, processor("CLIP", **CROPPED), before=1, norm="post_layernorm"),
+    "chinese_clip_vision_model": Family(
+        "ChineseCLIPVisionModel", VIT, processor("ChineseCLIP", **CROPPED), before=1, norm="post_layernorm"
+    ),
     "siglip_vision_model": Family("SiglipVisionModel", VIT, processor("Siglip", **SQUARE), before=0, cls=False),
     "swin": Family("SwinForImageClassification", SWIN, processor("ViT", **SQUARE), before=0, cls=False),
     "swinv2": Family("Swinv2Model", SWIN, processor("ViT", **SQUARE), before=0, cls=False),
@@ -295,6 +298,15 @@ def test_a_size_that_does_not_fit_is_refused(name: str, size: int, reason: str |
     with pytest.raises(OptionError, match=reason) as caught:
         finetuner.build_model(str(folder), image_size=size)
     assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_rest_that_the_networks_own_size_leaves_is_its_own(tmp_path: Path, pictures: list[Image.Image]) -> None:
+    settings = processor("Siglip", size={"height": 35, "width": 35})
+    family = Family("SiglipVisionModel", VIT | {"image_size": 35}, settings, before=0, cls=False)
+    folder = make(family, tmp_path / "model")
+    _, output = library(folder, pictures)
+    for size in (None, 35):
+        check_same(finetuner.build_model(str(folder), image_size=size).encode(pictures), unit(output.pooler_output))
 
 
 def test_a_pooler_that_was_trained_is_the_native_vector(tmp_path: Path, pictures: list[Image.Image]) -> None:

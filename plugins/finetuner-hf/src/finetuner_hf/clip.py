@@ -76,7 +76,7 @@ def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue
     texts = _texts(network, tokenizer, options.get("max_length"))
     size = options.get("image_size")
     if isinstance(size, int):
-        check_image_size(info.name, size, config.vision_config.patch_size)
+        check_image_size(info.name, size, config.vision_config)
         set_image_size(processor, size)
     images = NaflexPreprocess(processor) if kind == "siglip2" else image_preprocess(processor, info.name)
 

@@ -21,8 +21,8 @@ from finetuner_hf.stages import image_stages
 
 # How many tokens stand before the patches, registers not counted. The first is the class token.
 _CLASS_TOKENS = {
-    **dict.fromkeys(("vit", "vit_msn", "beit", "data2vec-vision", "dinov2", "dinov2_with_registers", "dinov3_vit"), 1),
-    **dict.fromkeys(("clip_vision_model", "chinese_clip_vision_model", "metaclip_2_vision_model"), 1),
+    **dict.fromkeys(("vit", "vit_msn", "beit", "dinov2", "dinov2_with_registers", "dinov3_vit"), 1),
+    **dict.fromkeys(("clip_vision_model", "chinese_clip_vision_model"), 1),
     "deit": 2,
 }
 _PATCHES_ALONE = ("siglip_vision_model", "swin", "swinv2", "ijepa")
@@ -32,8 +32,8 @@ _MEAN_FIRST = ("dinov3_convnext",)
 
 # Where transformers norms only what it pools itself, the norm that tokens have to go through, too.
 _LAST_NORM = {
-    **dict.fromkeys(("clip_vision_model", "chinese_clip_vision_model", "metaclip_2_vision_model"), "post_layernorm"),
-    **dict.fromkeys(("beit", "data2vec-vision"), "pooler.layernorm"),
+    **dict.fromkeys(("clip_vision_model", "chinese_clip_vision_model"), "post_layernorm"),
+    "beit": "pooler.layernorm",
     **dict.fromkeys(("convnext", "convnextv2"), "layernorm"),
 }
 
@@ -96,7 +96,7 @@ def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue
         network.pooler = None
     size = options.get("image_size")
     if isinstance(size, int):
-        check_image_size(info.name, size, getattr(config, "patch_size", None))
+        check_image_size(info.name, size, config)
         set_image_size(processor, size)
     images = image_preprocess(processor, info.name)
     if size is not None:

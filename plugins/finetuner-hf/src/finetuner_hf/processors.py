@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from PIL import ImageOps
 from PIL.Image import Image, Resampling
-from transformers import AutoImageProcessor
+from transformers import AutoImageProcessor, PreTrainedConfig
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_base import ImageProcessingMixin
 from transformers.models.beit.image_processing_pil_beit import BeitImageProcessorPil
@@ -26,8 +26,8 @@ _STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_conve
 # Below this size ConvNeXt's processor crops, from here on it squeezes.
 _CONVNEXT_SQUEEZES_FROM = 384
 
-# The library's processor of DINOv3 needs torchvision. It resizes in floating point, which differs from this by at most
-# half a grey level; these are the values it takes where the repository's file gives none.
+# The library's processor of DINOv3 needs torchvision. It resizes in floating point, which differs from this by up to
+# one grey level, a quarter on average; these are the values it takes where the repository's file gives none.
 _DINOV3 = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225], "resample": Resampling.BILINEAR}
 
 
@@ -167,13 +167,14 @@ def _of_channels(values: float | Sequence[float]) -> Sequence[float]:
     return [float(values)] * 3 if isinstance(values, int | float) else values
 
 
-def check_image_size(name: str, size: int, patch_size: object) -> None:
-    """Whether an image of that size can be cut into patches without a rest.
+def check_image_size(name: str, size: int, config: PreTrainedConfig) -> None:
+    """Whether an image of that size, if it is not the network's own, can be cut into patches without a rest.
 
     Raises:
         OptionError: if it cannot: what is left over would not be seen, unnoticed.
     """
-    if isinstance(patch_size, int) and size % patch_size:
+    patch_size = getattr(config, "patch_size", None)
+    if isinstance(patch_size, int) and size % patch_size and size != getattr(config, "image_size", None):
         below = size - size % patch_size
         raise OptionError(
             f'hf/{name} cannot see images of image_size="{size}": it cuts them into patches of {patch_size} pixels.\n'
