@@ -67,7 +67,7 @@ FAULTS: dict[str, tuple[list[str], str]] = {
     "pooling: mask ignored": (["pooling-scaled-padding", "pooling-scaled-gradient"], "padding on the right changes"),
     "pooling: one token too few": (["pooling-scaled-one_token"], "makes NaN or infinite numbers of one token"),
     "pooling: parameter unused": (["pooling-scaled-gradient"], "spare gets no gradient"),
-    "loss: one for each pair": ([f"loss-spread-{name}" for name in LOSS], "gives a tensor (56,) for a batch of 8"),
+    "loss: one for each pair": ([f"loss-spread-{name}" for name in LOSS], "gives a tensor (72,) for a batch of 9"),
     "loss: detached": (
         ["loss-spread-gradient", "loss-spread-references", "loss-spread-no_pairs"],
         "no gradient reaches the embeddings",
