@@ -187,7 +187,8 @@ def build_pooling(  # type: ignore[empty-body]
     >>> from finetuner_core.plugin import PoolingInfo, hookimpl
     >>> class First(Pooling):
     ...     def forward(self, features):
-    ...         return features.tokens[:, 0]
+    ...         first = features.mask.int().argmax(1)  # there may be padding on the left
+    ...         return features.tokens[torch.arange(len(first)), first]
     >>> @hookimpl
     ... def build_pooling(info, dim, options):
     ...     return First(dim)
