@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+import transformers
 from PIL import ImageOps
 from PIL.Image import Image, Resampling
 from transformers import AutoImageProcessor, PreTrainedConfig
@@ -43,13 +44,20 @@ def read_processor(name: str) -> Processor:
     settings, _ = ImageProcessingMixin.get_image_processor_dict(name)
     if str(settings.get("image_processor_type")).startswith("DINOv3ViT"):
         return ViTImageProcessorPil.from_dict(_DINOV3 | {k: v for k, v in settings.items() if v is not None})
-    processor: Processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
-        name, backend="pil", trust_remote_code=False
-    )
+    # AutoImageProcessor needed torchvision for its own sake until late in transformers 5; the classes do not.
+    kind = settings.get("image_processor_type") or settings.get("feature_extractor_type") or ""
+    kind = kind.removesuffix("Fast").replace("FeatureExtractor", "ImageProcessor")
+    opener: Any = getattr(transformers, f"{kind}Pil", None) if kind else None
+    if opener is not None:
+        processor: Processor = opener.from_pretrained(name)
+    else:
+        processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+            name, backend="pil", trust_remote_code=False
+        )
     steps = [step for step, value in {**settings, **vars(processor)}.items() if step.startswith("do_") and value]
     strange = [step for step in steps if step not in _STEPS]
     if strange or not _is_plain(processor):
-        kind = settings.get("image_processor_type", type(processor).__name__)
+        kind = kind or type(processor).__name__
         what = f"the step {strange[0]} of its {kind}" if strange else f"the steps of its {kind}"
         raise WeightsError(
             f"{name} prepares images by {what}, which finetuner-hf does not know.\n"
