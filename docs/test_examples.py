@@ -18,19 +18,20 @@ import pytest
 
 DOCS = Path(__file__).parent
 PAGES = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
-BLOCK = re.compile(r"^(<!-- not run: .+ -->\n)?```(\w+)[ ]?(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^(<!-- not run: [^\n]+ -->\n)?```(\w+)[ ]?(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 # What the page's own build backend writes for an editable install is put beside the page's folder, which then finds it
 # there as it would in an environment: nothing is fetched, and this environment stays as it is.
 INSTALL = "import sys, setuptools.build_meta as backend; backend.prepare_metadata_for_build_editable(sys.argv[1])"
+RUN = ("python", "sh")
 COMMANDS = ("finetuner ", "python ", "pytest")
 
 
 def blocks(page: Path) -> list[tuple[str, str, str]]:
     """Language, file name and text of each block that is to be run."""
     found = BLOCK.findall(page.read_text("utf-8"))
-    return [(language, name, text) for skipped, language, name, text in found if not skipped]
+    return [(kind, name, text) for skipped, kind, name, text in found if not skipped and (name or kind in RUN)]
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hook_reference
 
 from finetuner_core import hookspecs
+from finetuner_core.testing.check import BACKBONE, LOSS, METADATA, POOLING
 
 
 def test_the_committed_page_is_what_is_generated_now() -> None:
@@ -22,3 +23,9 @@ def test_every_hook_and_what_it_refers_to_is_there() -> None:
     assert "* `WeightsError`: if the weights cannot be had; the message says how to get them.\n" in page
     assert "* `dim`: Width D of the token features.\n" in page
     assert "```py\ndef list_losses() -> Iterable[LossInfo]\n```\n" in page
+
+
+def test_the_overview_names_every_check_of_the_conformance_kit() -> None:
+    page = hook_reference.PAGE.with_name("plugins.md").read_text("utf-8")
+    for checks in (METADATA, BACKBONE, POOLING, LOSS):
+        assert f"| {' '.join(f'`{name}`' for name in checks)} |\n" in page
