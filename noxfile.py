@@ -5,6 +5,7 @@ Environments are made by uv, which links packages from its cache: the first one 
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -46,6 +47,8 @@ def types(session: nox.Session) -> None:
     session.run("mypy", *SOURCES, "noxfile.py")
     for package in PACKAGES:  # one run each, since there is a conftest in more than one
         session.run("mypy", str(Path(package, "tests")))
+    template = "docs/plugin-template"
+    session.run("mypy", f"{template}/src", f"{template}/tests", env={"MYPYPATH": f"{template}/src"})
 
 
 @nox.session
@@ -85,9 +88,23 @@ def wheels(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Runs the examples of README and docs as they stand there, and the demo."""
-    session.install(*_editable(PACKAGES), *MATCHING_TORCH, *TEST_TOOLS, "scikit-learn")
+    session.install(*_editable(PACKAGES), *MATCHING_TORCH, *TEST_TOOLS, "scikit-learn", "setuptools>=77")
     session.run("python", "docs/demo.py")
     session.run("pytest", "docs", *session.posargs)
+
+
+@nox.session
+def template(session: nox.Session) -> None:
+    """The template of a plugin, copied under another name, built, and tested beside the core."""
+    scratch = Path(session.create_tmp()).resolve()
+    project = scratch / "finetuner-sparrow"
+    shutil.rmtree(project, ignore_errors=True)
+    session.run("python", "docs/plugin-template/new.py", "sparrow", str(project))
+    session.run(*UV, "build", "-q", "--wheel", "--out-dir", str(scratch), str(project), external=True)
+    wheel = scratch / "finetuner_sparrow-0.1.0-py3-none-any.whl"
+    session.install("-e", ".[train]", str(wheel), MATCHING_TORCH[0], *TEST_TOOLS)
+    with session.chdir(project):
+        session.run("pytest", "-W", "error", "tests", *session.posargs)
 
 
 @nox.session
@@ -95,6 +112,13 @@ def together(session: nox.Session) -> None:
     """All tests of the core with everything installed, also against other libraries' answers."""
     session.install(*_editable(PACKAGES), *MATCHING_TORCH, *TEST_TOOLS, *REFERENCES)
     session.run("pytest", "tests", *session.posargs)
+
+
+@nox.session(default=False)
+def sweep(session: nox.Session) -> None:
+    """Checks every architecture of timm and writes docs/sweep.md: hours. Stopped, it goes on where it was."""
+    session.install(*_editable((".", "plugins/finetuner-timm")), *MATCHING_TORCH)
+    session.run("python", "plugins/finetuner-timm/tests/sweep.py", *session.posargs)
 
 
 @nox.session(default=False, venv_backend="none")
