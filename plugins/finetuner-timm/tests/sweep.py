@@ -18,9 +18,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import date
 from fnmatch import fnmatch
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+RECIPES = ("same", "another vector", "another width", "broken")
+COLUMNS = ("name", "family", "outcome", "reason", "width", "parameters", "poolings", "size", "recipe")
 TOO_LARGE = "Too large for this machine"
 _ROOT = Path(__file__).parents[3]
 
@@ -137,7 +140,57 @@ def _work(limit: int) -> None:
 
 
 def _write_tables(findings: list[dict[str, Any]], docs: Path) -> None:
-    pass
+    """`sweep.md`, the counts and a row for each family, and `sweep.csv`, a row for each architecture."""
+    docs.mkdir(parents=True, exist_ok=True)
+    findings.sort(key=lambda finding: (finding["family"], finding["name"]))
+    with (docs / "sweep.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        for finding in findings:
+            writer.writerow({**finding, "poolings": " ".join(finding.get("poolings", ()))})
+    (docs / "sweep.md").write_text(_page(findings), "utf-8")
+
+
+def _page(findings: list[dict[str, Any]]) -> str:
+    outcomes = Counter(finding["outcome"] for finding in findings)
+    recipes = Counter(finding["recipe"] for finding in findings if finding.get("recipe"))
+    reasons = Counter(_kind(finding) for finding in findings if finding["outcome"] == "refused")
+    lines = [
+        "# Every architecture of timm",
+        "",
+        f"{date.today():%d %B %Y}, timm {version('timm')}, torch {version('torch')}. "
+        "Written by `nox -s sweep`; each architecture is in [sweep.csv](sweep.csv).",
+        "",
+        "Each is built with random weights and compared with a network that timm itself has made of the same weights:",
+        "the width is the row's, `native` is timm's own embedding (cosine at least 0.99999), every parameter left gets",
+        "a gradient through each path that a pooling takes, a saved folder opens in timm and here and gives the same",
+        "vectors (up to 30 million parameters), tokens are those that timm gives unpooled, in the order of the image.",
+        "Beside it the usual recipe: unpooled features, read as channels-first, and their mean.",
+        "",
+        "| | architectures |",
+        "|---|---|",
+        *(f"| {outcome} | {outcomes[outcome]} |" for outcome in ("right", "refused", "wrong")),
+        *(f"| refused: {reason} | {count} |" for reason, count in reasons.most_common()),
+        *(f"| the recipe: {recipe} | {recipes[recipe]} of {recipes.total()} |" for recipe in RECIPES),
+        "",
+        "| family | right | refused | wrong | tokens | class token | the recipe differs |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for family in dict.fromkeys(finding["family"] for finding in findings):
+        members = [finding for finding in findings if finding["family"] == family]
+        of = Counter(finding["outcome"] for finding in members)
+        tokens = sum("mean" in finding.get("poolings", ()) for finding in members)
+        classes = sum("cls" in finding.get("poolings", ()) for finding in members)
+        tried = [finding["recipe"] for finding in members if finding.get("recipe")]
+        differs = f"{sum(recipe != 'same' for recipe in tried)} of {len(tried)}" if tried else ""
+        lines.append(
+            f"| {family} | {of['right']} | {of['refused']} | {of['wrong']} | {tokens} | {classes} | {differs} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _kind(finding: dict[str, Any]) -> str:
+    return "too large for the machine" if finding["reason"].startswith(TOO_LARGE) else "no embedding to give"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -88,10 +89,61 @@ def test_every_parameter_takes_part_in_the_mean_of_the_map(name: str, pictures: 
     assert [key for key, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
-@pytest.mark.parametrize("name", sorted({"test_vit", "test_convnext", "test_nfnet"}))
-def test_where_more_than_a_map_makes_the_embedding_there_is_only_native(name: str) -> None:
-    with pytest.raises(OptionError, match='does not support the pooling "mean"'):
-        built(name, "mean")
+def test_cls_is_the_class_token_that_timm_itself_takes(pictures: list[Image.Image]) -> None:
+    model = built("test_vit", "cls")
+    with torch.inference_mode():
+        expected = in_timm(model, "test_vit")(pixels(model, pictures[:3])).numpy()
+    assert np.abs(model.encode(pictures[:3]) - unit(expected)).max() < 1e-5
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "gem", "attention"])
+@pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_mambaout"])
+def test_poolings_of_tokens_are_as_wide_as_the_embedding(name: str, pooling: str, pictures: list[Image.Image]) -> None:
+    model = built(name, pooling)
+    assert model.encode(pictures[:2]).shape == (2, model.info.output_dim)
+
+
+def test_prefix_tokens_are_no_parts_of_the_image(pictures: list[Image.Image]) -> None:
+    model = built("test_vit", "mean")
+    with torch.inference_mode():
+        sequence = in_timm(model, "test_vit").forward_features(pixels(model, pictures[:2]))  # type: ignore[operator]
+    assert sequence.shape[1] == 1 + 10 * 10
+    assert np.abs(model.encode(pictures[:2]) - unit(sequence[:, 1:].mean(1).numpy())).max() < 1e-5
+
+
+def test_a_map_with_its_channels_last_is_read_as_one(pictures: list[Image.Image]) -> None:
+    model = built("swin_tiny_patch4_window7_224", "mean", image_size=64)
+    with torch.inference_mode():
+        network = in_timm(model, "swin_tiny_patch4_window7_224", img_size=64)
+        maps = network.forward_features(pixels(model, pictures[:2]))  # type: ignore[operator]
+    assert maps.shape == (2, 2, 2, 768)
+    expected = np.mean([maps[:, y, x].numpy() for y in range(2) for x in range(2)], axis=0)
+    assert np.abs(model.encode(pictures[:2]) - unit(expected)).max() < 1e-5
+
+
+def test_what_timms_pooling_alone_needs_is_kept_but_not_trained(tmp_path: Path, pictures: list[Image.Image]) -> None:
+    """The pooling of timm is here attention, with weights; a mean stands in its place, and the folder opens in timm."""
+    model = built("test_vit3", "mean")
+    assert not any("attn_pool" in name for name, _ in model.named_parameters())
+    model.save(tmp_path / "model")
+    assert np.array_equal(finetuner.load(tmp_path / "model").encode(pictures[:1]), model.encode(pictures[:1]))
+    timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "pooling"),
+    [
+        ("cait_xxs24_224", "mean"),  # past its last layers goes the class token alone
+        ("xcit_nano_12_p8_224", "max"),
+        ("crossvit_9_240", "gem"),  # two sequences
+        ("vgg11", "attention"),  # a trained layer over all positions at once
+        ("test_resnet", "cls"),
+        ("test_vit", "last"),
+    ],
+)
+def test_a_pooling_that_an_architecture_cannot_have_is_refused(name: str, pooling: str) -> None:
+    with pytest.raises(OptionError, match=f'{name} does not support the pooling "{pooling}".*\nIt supports native'):
+        built(name, pooling)
 
 
 def test_the_batch_does_not_change_an_embedding(pictures: list[Image.Image]) -> None:

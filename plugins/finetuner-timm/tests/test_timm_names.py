@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -12,6 +13,7 @@ import timm
 import finetuner
 from finetuner_core.errors import UnknownNameError, WeightsError
 from finetuner_timm import plugin, rows
+from finetuner_timm.embedding import NoEmbeddingError
 
 
 def test_an_architecture_is_found_with_its_default_weights() -> None:
@@ -34,6 +36,28 @@ def test_an_architecture_with_a_tag_is_found_with_those_weights() -> None:
     assert row.output_dim == 4096  # timm's num_features says 512: the row is measured
     assert row.source == "https://huggingface.co/timm/vgg11.tv_in1k"
     assert row.licence
+
+
+@pytest.mark.parametrize("name", ["deepseek_vit_412m_enc", "gemma4_vit_167m_enc"])
+def test_an_architecture_without_an_embedding_is_refused_in_two_lines(name: str) -> None:
+    with pytest.raises(NoEmbeddingError) as caught:
+        plugin.find_backbone(name)
+    first, second = str(caught.value).splitlines()
+    assert first.startswith(f"{name} has no embedding to give: ")
+    assert second == "Use an architecture that gives one: finetuner list"
+
+
+def test_an_architecture_that_takes_other_than_pictures_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    create = timm.create_model
+
+    def with_four_channels(name: str, **options: Any) -> Any:
+        network = create(name, in_chans=4, **options)
+        network.pretrained_cfg["input_size"] = (4, 96, 96)
+        return network
+
+    monkeypatch.setattr(timm, "create_model", with_four_channels)
+    with pytest.raises(NoEmbeddingError, match="test_resnet has no embedding to give: it takes images of 4 channels"):
+        plugin.find_backbone("test_resnet")
 
 
 @pytest.mark.parametrize("name", ["resnet500", "resnet50.nope", "resnet50.", "no/such", "local-dir:x", "hf-hub:timm/a"])

@@ -19,7 +19,9 @@ NAMES = [*sorted(timm.list_models("test_*")), *UNUSUAL]
 
 def stripped(name: str) -> FeatureExtractor:
     with torch.device("meta"):
-        return strip(timm.create_model(name).eval(), "native")
+        network = timm.create_model(name).eval()
+        _, height, width = network.pretrained_cfg["input_size"]
+        return strip(network, "native", (height, width), name=name)
 
 
 def held(stage: Stage) -> list[int]:
