@@ -8,10 +8,15 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+import finetuner
+from finetuner_core.modeling import lora
 from finetuner_core.testing import Check, checks_for
+from finetuner_core.testing.samples import TEXTS, picture
+from finetuner_core.values import resolve_options
 
 # transformers is imported in functions: the conftest has to be read before it, and collecting costs nothing.
 SIZES: dict[str, Any] = {
@@ -108,3 +113,28 @@ def _repositories(save_text_model: Callable[..., object], save_tokenizer: Callab
 )
 def test_conformance(check: Check) -> None:
     check()
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_lora_reaches_every_layer_and_is_saved_either_way(name: str, tmp_path: Path) -> None:
+    model = finetuner.build_model(f"hf/{name}")
+    (tower,) = (tower for _, tower in model.sided_towers())
+    lora.inject(tower.encoders, 2, resolve_options(lora.OPTIONS, {}, "lora"))
+    matrices = {path: matrix for path, matrix in model.named_parameters() if lora.is_matrix(path)}
+    assert len(matrices) >= 8
+    with torch.no_grad():
+        for number, matrix in enumerate(matrices.values()):
+            matrix.copy_(torch.randn(matrix.shape, generator=torch.Generator().manual_seed(number)) * 0.2)
+    items: dict[str, Any] = {"text": TEXTS, "image": [picture(seed, 40, 33) for seed in range(3)]}
+    vectors = {modality: model.encode(items[modality], modality=modality) for modality in model.modalities}
+    for modality, before in vectors.items():
+        embedded = model(modality, model.preprocess(modality).prepare(items[modality]))
+        (embedded * torch.linspace(-1, 1, embedded.numel()).view(embedded.shape)).sum().backward()
+        assert not np.allclose(before, finetuner.build_model(f"hf/{name}").encode(items[modality], modality=modality))
+    idle = [path for path, matrix in matrices.items() if matrix.grad is None or not matrix.grad.any()]
+    assert not idle
+    for adapter, tolerance in ((True, 0), (False, 1e-5)):
+        opened = finetuner.load(model.save(tmp_path / str(adapter), adapter=adapter))
+        for modality, before in vectors.items():
+            after = opened.encode(items[modality], modality=modality)
+            np.testing.assert_allclose(after, before, rtol=0, atol=tolerance)
