@@ -413,6 +413,7 @@ def test_as_embedding_gemma(tmp_path: Path, save_text_model: SaveModel) -> None:
         ({"more": ("sentence_transformers.models.Dense",)}, "a layer whose out_features is None"),
         ({"pooling": {"pooling_mode_of_tomorrow": True}}, "the pooling pooling_mode_of_tomorrow"),
         ({"pooling": {"pooling_mode": ["mean", "median"]}}, "the pooling median"),
+        ({"pooling": {"pooling_mode": [{"mean": 1}]}}, "the pooling {'mean': 1}"),
         ({"settings": {"max_seq_length": 11, "transformer_task": "fill-mask"}}, 'a network for "fill-mask"'),
         (
             {"settings": {"max_seq_length": 11, "modality_config": {"message": {"method": "forward"}}}},
@@ -447,6 +448,12 @@ def test_what_cannot_be_computed_is_refused_for_native_alone(changes: dict[str, 
         ({"activation_function": "own_code.Act"}, 'a Dense layer with the activation "own_code.Act"'),
         ({"activation_function": "torch.hub.load"}, 'a Dense layer with the activation "torch.hub.load"'),
         ({"activation_function": "torch.nn.Linear"}, 'a Dense layer with the activation "torch.nn.Linear"'),
+        (
+            {"activation_function": "torch.nn.MultiheadAttention"},
+            'a Dense layer with the activation "torch.nn.MultiheadAttention"',
+        ),
+        ({"out_features": True}, "a layer whose out_features is True"),
+        ({"out_features": -8}, "a layer whose out_features is -8"),
         ({"module_input_name": "token_embeddings"}, 'the module Dense over "token_embeddings"'),
     ],
 )
@@ -457,6 +464,47 @@ def test_a_layer_that_is_not_understood(settings: dict[str, Any], what: str, ber
     with pytest.raises(OptionError) as caught:
         finetuner.build_model(str(folder))
     assert str(caught.value).splitlines()[0] == f"{folder} declares {what}, which finetuner-hf does not compute."
+
+
+@pytest.mark.parametrize(
+    ("layer", "settings", "what"),
+    [
+        (modules.LayerNorm(32), {"dimension": 31}, "a LayerNorm layer for vectors of width 31, where they have 32"),
+        (modules.Dropout(0.1), {"dropout": 2}, "a Dropout of 2"),
+        (
+            modules.Normalize(),
+            {"module_input_name": "token_embeddings"},
+            'the module Normalize over "token_embeddings"',
+        ),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, torch.nn.Module) else "",
+)
+def test_another_layer_that_is_not_understood(
+    layer: torch.nn.Module, settings: dict[str, Any], what: str, bert: Path, tmp_path: Path
+) -> None:
+    folder = saved_by_them(bert, tmp_path / "st", modules.Pooling(32, "mean"), layer)
+    (file,) = folder.glob("2_*/config.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    with pytest.raises(OptionError) as caught:
+        finetuner.build_model(str(folder))
+    assert str(caught.value).splitlines()[0] == f"{folder} declares {what}, which finetuner-hf does not compute."
+
+
+@pytest.mark.parametrize("path", ["../other/2_Dense", "/etc", "2_Dense/../../other"])
+def test_no_file_outside_of_the_folder_is_read(path: str, bert: Path, tmp_path: Path) -> None:
+    folder = saved_by_them(bert, tmp_path / "st", modules.Pooling(32, "mean"), modules.Dense(32, 8))
+    saved_by_them(bert, tmp_path / "other", modules.Pooling(32, "mean"), modules.Dense(32, 8))
+    content = json.loads((folder / "modules.json").read_text())
+    content[2]["path"] = path
+    (folder / "modules.json").write_text(json.dumps(content))
+    with pytest.raises(OptionError, match="declares a folder outside of the repository"):
+        finetuner.build_model(str(folder))
+
+
+@pytest.mark.parametrize("length", [True, 0, -3, "12", None])
+def test_a_declared_length_that_is_none_is_not_followed(length: object, bert: Path) -> None:
+    declare(bert, settings={"max_seq_length": length})
+    assert len(finetuner.build_model(str(bert)).preprocess("text").prepare(["cat " * 50])[0].ids) == 40
 
 
 @pytest.mark.parametrize(

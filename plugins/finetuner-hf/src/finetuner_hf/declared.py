@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
 from safetensors.torch import save_file
 
 from finetuner_core.plugin import WeightsError
+from finetuner_core.values import quote
 from finetuner_hf.hub import not_whole, read_json, read_weights
 from finetuner_hf.layers import LAYERS, MODES, DeclaredPooling, Settings, UndeclaredError
 from finetuner_hf.prompts import FILE as PROMPTS_FILE
@@ -118,7 +119,6 @@ def read_declaration(name: str) -> Declaration:
         raise WeightsError(f"{name}: modules.json is not as sentence-transformers writes it.\nMend the file.")
     found = (_settings(name, f"sentence_{kind}_config.json") for kind in _SETTINGS)
     reading = next((settings for settings in found if settings), {})
-    length, truncate = reading.get("max_seq_length"), general.get("truncate_dim")
     try:
         _check_family(general)
         _check_reading(reading)
@@ -130,10 +130,10 @@ def read_declaration(name: str) -> Declaration:
     return Declaration(
         modes=modes,
         layers=layers,
-        truncate_dim=truncate if isinstance(truncate, int) else None,
+        truncate_dim=_count(general, "truncate_dim"),
         pool_prompt=pool_prompt and name not in _INSTRUCTORS,
         refused=refused,
-        max_length=length if isinstance(length, int) else None,
+        max_length=_count(reading, "max_seq_length"),
         lower_case=reading.get("do_lower_case") is True,
         prompts=prompts,
     )
@@ -198,6 +198,11 @@ def _write(file: Path, content: object) -> None:
     file.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
 
+def _count(settings: Settings, key: str) -> int | None:
+    value = settings.get(key)
+    return value if type(value) is int and value > 0 else None
+
+
 def _settings(name: str, file: str) -> Settings:
     content = read_json(name, file)
     return content if isinstance(content, dict) else {}
@@ -233,9 +238,9 @@ def _pooling(name: str, modules: Sequence[Mapping[str, object]]) -> tuple[tuple[
     kinds = [_kind(module) for module in modules]
     if kinds[:2] != ["Transformer", "Pooling"]:
         raise UndeclaredError(f"the modules {', '.join(kinds)}")
-    if modules[0].get("path"):
-        raise UndeclaredError(f'a network in the folder "{modules[0]["path"]}"')
-    file = f"{modules[1].get('path')}/config.json"
+    if path := _folder(modules[0]):
+        raise UndeclaredError(f'a network in the folder "{path}"')
+    file = f"{_folder(modules[1])}/config.json"
     settings = _settings(name, file)
     if not settings:
         raise not_whole(name, file)
@@ -244,7 +249,7 @@ def _pooling(name: str, modules: Sequence[Mapping[str, object]]) -> tuple[tuple[
         flags = [key for key, value in settings.items() if key.startswith("pooling_mode_") and value is True]
         asked = [mode for flag, mode in _FLAGS.items() if flag in flags]
         asked += [flag for flag in flags if flag not in _FLAGS]
-    modes = (asked,) if isinstance(asked, str) else tuple(asked) if isinstance(asked, list) else ()
+    modes = (asked,) if isinstance(asked, str) else tuple(map(str, asked)) if isinstance(asked, list) else ()
     for mode in modes:
         if mode not in MODES:
             raise UndeclaredError(f"the pooling {mode}")
@@ -252,10 +257,18 @@ def _pooling(name: str, modules: Sequence[Mapping[str, object]]) -> tuple[tuple[
 
 
 def _layer(name: str, module: Mapping[str, object]) -> LayerFile:
-    kind, path = _kind(module), str(module.get("path") or "")
+    kind, path = _kind(module), _folder(module)
     if kind not in LAYERS:
         raise UndeclaredError(f"the module {kind}")
     return LayerFile(kind, path, _settings(name, f"{path}/config.json"))
+
+
+def _folder(module: Mapping[str, object]) -> str:
+    """Where a module's files are, which is inside of the repository."""
+    path = str(module.get("path") or "")
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or "\\" in path:
+        raise UndeclaredError(f"a folder outside of the repository, {quote(path)}")
+    return path
 
 
 def _kind(module: Mapping[str, object]) -> str:

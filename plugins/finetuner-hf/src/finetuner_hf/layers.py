@@ -103,8 +103,7 @@ class Dense(Layer):
     def __init__(self, settings: Settings, width: int) -> None:
         super().__init__(settings, _number(settings, "out_features"))
         _only_over_the_vector(settings, "Dense")
-        if (expected := _number(settings, "in_features")) != width:
-            raise UndeclaredError(f"a Dense layer for vectors of width {expected}, where they have {width}")
+        _check_width("Dense", _number(settings, "in_features"), width)
         self.linear = nn.Linear(width, self.width, bias=settings.get("bias", True) is not False)
         self.activation = _activation(settings.get("activation_function", "torch.nn.modules.activation.Tanh"))
         self.has_residual = settings.get("use_residual") is True
@@ -124,7 +123,8 @@ class LayerNorm(Layer):
 
     def __init__(self, settings: Settings, width: int) -> None:
         super().__init__(settings, width)
-        self.norm = nn.LayerNorm(_number(settings, "dimension"))
+        _check_width("LayerNorm", _number(settings, "dimension"), width)
+        self.norm = nn.LayerNorm(width)
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Vectors (B, width)."""
@@ -150,7 +150,9 @@ class Dropout(Layer):
     def __init__(self, settings: Settings, width: int) -> None:
         super().__init__(settings, width)
         rate = settings.get("dropout", 0.2)
-        self.dropout = nn.Dropout(rate if isinstance(rate, int | float) else 0.2)
+        if not isinstance(rate, int | float) or not 0 <= rate <= 1:
+            raise UndeclaredError(f"a Dropout of {rate!r}")
+        self.dropout = nn.Dropout(rate)
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Vectors (B, width)."""
@@ -163,9 +165,14 @@ LAYERS: Mapping[str, type[Layer]] = {layer.__name__: layer for layer in (Dense, 
 
 def _number(settings: Settings, name: str) -> int:
     value = settings.get(name)
-    if not isinstance(value, int):
+    if type(value) is not int or value < 1:
         raise UndeclaredError(f"a layer whose {name} is {value!r}")
     return value
+
+
+def _check_width(kind: str, expected: int, width: int) -> None:
+    if expected != width:
+        raise UndeclaredError(f"a {kind} layer for vectors of width {expected}, where they have {width}")
 
 
 def _only_over_the_vector(settings: Settings, kind: str) -> None:
@@ -175,13 +182,13 @@ def _only_over_the_vector(settings: Settings, kind: str) -> None:
 
 
 def _activation(path: object) -> nn.Module:
-    """The activation of that path, a module of torch itself: a name never runs what a repository brings."""
+    """The activation of that path, one of torch's own: a name never runs what a repository brings."""
     module, _, name = str(path).rpartition(".")
-    kind = getattr(nn, name, None)
-    if not module.startswith("torch.nn") or not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-        raise UndeclaredError(f'a Dense layer with the activation "{path}"')
+    known = ("Identity", *nn.modules.activation.__all__)
     try:
-        made: nn.Module = kind()
+        if not module.startswith("torch.nn") or name not in known:
+            raise TypeError
+        made: nn.Module = getattr(nn, name)()
     except TypeError:
         raise UndeclaredError(f'a Dense layer with the activation "{path}"') from None
     return made
