@@ -146,6 +146,9 @@ def _check(finding: Finding, row: BackboneInfo, sizes: Sequence[int], save_limit
     twin = _twin(row.name, size)
     pixels = _pixels(*side)
     draw(twin, pixels)
+    if not sizes:
+        # Where random weights make large numbers of small ones, what single precision rounds away shows.
+        twin, pixels = twin.double(), pixels.double()
     weights = twin.state_dict()
     with torch.no_grad():
         expected = twin(pixels)
@@ -158,7 +161,7 @@ def _check(finding: Finding, row: BackboneInfo, sizes: Sequence[int], save_limit
             tokens.ndim == 3 and tokens.shape[2] == extractor.dim and bool(tokens.isfinite().all()),
             f"{tuple(tokens.shape)}, a width of {extractor.dim}",
         )
-        checks["order"] = _order(lambda x: extractor({"pixels": x}).tokens, side)
+        checks["order"] = _order(lambda x: extractor({"pixels": x.to(pixels.dtype)}).tokens, side)
         if checks["order"] != "right" and _stands_as_in_a_map(twin, pixels, tokens):
             checks["order"] = "right"
         checks["token gradient"] = _gradients(extractor, pixels)
@@ -182,7 +185,7 @@ def _check(finding: Finding, row: BackboneInfo, sizes: Sequence[int], save_limit
         checks["parameters"] = _is(count == row.parameters, f"{count}")
     checks["native"] = _alike(native[:, 0], expected)
     checks["native gradient"] = _gradients(extractor, pixels)
-    if row.parameters is not None and row.parameters <= save_limit:
+    if row.parameters is not None and row.parameters <= save_limit and sizes:
         checks["saved"] = _saved(row, loaded, pixels, expected)
     if row.has_tokens:
         checks["unpooled"] = _unpooled(twin, pixels, tokens, has_head)
@@ -241,7 +244,7 @@ def _twin(name: str, size: int | None) -> nn.Module:
 
 def _given(extractor: Any, weights: dict[str, Tensor], pixels: Tensor) -> Tensor:
     """What the extractor makes of images with these weights, which are now its own: no copies."""
-    extractor.network.load_state_dict(weights, assign=True)
+    extractor.to(pixels.dtype).network.load_state_dict(weights, assign=True)
     extractor.requires_grad_(True)
     forget(extractor)
     with torch.no_grad():

@@ -17,6 +17,7 @@ from finetuner_core.data.pixels import PixelPreprocess
 from finetuner_core.interfaces import LoadedBackbone
 from finetuner_core.plugin import BackboneInfo, OptionError, OptionValue, WeightsError
 from finetuner_timm.library import timm
+from finetuner_timm.memory import memory_format_of
 
 
 def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue]) -> LoadedBackbone:
@@ -24,8 +25,7 @@ def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue
     size = options.get("image_size")
     requested = {} if size is None else {"img_size": size}
     network = _create(info, pretrained, requested).eval()
-    # Convolutions are faster on a CPU and on a GPU alike where a pixel's channels lie side by side.
-    network = network.to(memory_format=torch.channels_last)
+    network = network.to(memory_format=memory_format_of(network))
     config = timm.data.resolve_data_config(requested, model=network)
     if requested:
         _check_size(info, network, config["input_size"])
@@ -85,6 +85,10 @@ def _create(info: BackboneInfo, pretrained: bool, requested: Mapping[str, object
     told = timm.models.resolve_model_input_args(name, requested) if requested else {"model_name": name}
     try:
         network: nn.Module = timm.create_model(pretrained=pretrained, **told)
+    except (AssertionError, ValueError) as error:
+        if not requested:
+            raise
+        raise _no_size(info, requested["img_size"], error) from error
     except (OSError, RuntimeError, SafetensorError) as error:
         raise _no_weights(info, error) from error
     return network
@@ -96,11 +100,15 @@ def _check_size(info: BackboneInfo, network: nn.Module, input_size: tuple[int, .
         with torch.no_grad():
             network(torch.zeros(1, *input_size))
     except Exception as error:  # each network has its own way to say so
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise OptionError(
-            f"{info.full_name} cannot see images of image_size={input_size[-1]}: {reason}\n"
-            "A multiple of 32, or of its own size, is most likely to fit."
-        ) from error
+        raise _no_size(info, input_size[-1], error) from error
+
+
+def _no_size(info: BackboneInfo, size: object, error: Exception) -> OptionError:
+    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return OptionError(
+        f"{info.full_name} cannot see images of image_size={size}: {reason}\n"
+        "A multiple of 32, or of its own size, is most likely to fit."
+    )
 
 
 def _no_weights(info: BackboneInfo, error: Exception) -> WeightsError:

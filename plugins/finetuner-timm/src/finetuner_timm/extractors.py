@@ -13,6 +13,7 @@ from finetuner_core.plugin import OptionError
 from finetuner_core.values import quote
 from finetuner_timm.embedding import NoEmbeddingError
 from finetuner_timm.library import timm
+from finetuner_timm.memory import memory_format_of
 from finetuner_timm.tokens import TokenLayout, find_layout
 from finetuner_timm.unused import forget, keep_unused
 
@@ -67,6 +68,10 @@ class _Extractor(FeatureExtractor):
         super().__init__()
         self.network = network
         self.dim = dim
+        self.memory_format = memory_format_of(network)
+
+    def _pixels(self, batch: Batch) -> Tensor:
+        return batch["pixels"].contiguous(memory_format=self.memory_format)
 
     def stages(self) -> Sequence[Stage]:
         """The groups that timm itself makes for learning rates by layer: the stem, then stages or blocks."""
@@ -86,7 +91,7 @@ class PooledExtractor(_Extractor):
 
     def forward(self, batch: Batch) -> Features:
         """Features of one token (B, 1, D)."""
-        return Features.of_vectors(self.network(_channels_last(batch)))
+        return Features.of_vectors(self.network(self._pixels(batch)))
 
 
 class TokenExtractor(_Extractor):
@@ -106,12 +111,8 @@ class TokenExtractor(_Extractor):
 
     def forward(self, batch: Batch) -> Features:
         """Features (B, T, D)."""
-        tokens = self.layout.read(self.network, _channels_last(batch), with_class=self.with_class)
+        tokens = self.layout.read(self.network, self._pixels(batch), with_class=self.with_class)
         return Features(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
-
-
-def _channels_last(batch: Batch) -> Tensor:
-    return batch["pixels"].contiguous(memory_format=torch.channels_last)
 
 
 def _groups(network: nn.Module) -> Mapping[int, Sequence[str]]:

@@ -99,7 +99,8 @@ def _candidates(network: nn.Module, features: Tensor, pixels: Tensor, *, has_hea
         if features.ndim == 3:
             declared = getattr(network, "num_prefix_tokens", 0)
             fitting = [p for p in (declared, 0, 1) if _is_grid(count - p, *pixels.shape[-2:])]
-            if not fitting:
+            # What gives its class tokens alone (PiT) has none that stand for a part of the image.
+            if not fitting or count - fitting[0] < 2:
                 continue
             prefix = fitting[0]
         has_class = prefix > 0 and any(re.search(r"\bcls_token\d*$", name) for name, _ in network.named_parameters())
