@@ -25,6 +25,9 @@ if _MARK not in os.environ:
         os.environ.pop(_name, None)
     os.environ.update({_MARK: _home, "HF_HOME": _home, "TORCH_HOME": _home, "HF_HUB_OFFLINE": "1"})
 
+# The checks that the tests share with the sweep lie beside them.
+sys.path.insert(0, str(Path(__file__).parent))
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 

@@ -48,7 +48,7 @@ def test_an_architecture_without_an_embedding_is_refused_in_two_lines(name: str)
 
 
 def test_an_architecture_that_takes_other_than_pictures_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    create = timm.create_model
+    create: Any = timm.create_model
 
     def with_four_channels(name: str, **options: Any) -> Any:
         network = create(name, in_chans=4, **options)

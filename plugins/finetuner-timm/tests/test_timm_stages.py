@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import timm
@@ -19,7 +20,7 @@ NAMES = [*sorted(timm.list_models("test_*")), *UNUSUAL]
 
 def stripped(name: str) -> FeatureExtractor:
     with torch.device("meta"):
-        network = timm.create_model(name).eval()
+        network: Any = timm.create_model(name).eval()
         _, height, width = network.pretrained_cfg["input_size"]
         return strip(network, "native", (height, width), name=name)
 

@@ -40,6 +40,9 @@ def load_backbone(info: BackboneInfo, pretrained: bool, options: Mapping[str, Op
 
 @hookimpl
 def strip_head(info: BackboneInfo, loaded: LoadedBackbone, pooling: str) -> Mapping[Modality, FeatureExtractor]:
+    from finetuner_core.data.pixels import PixelPreprocess
     from finetuner_timm.extractors import strip
 
-    return {"image": strip(loaded.network, pooling, loaded.preprocess["image"].image_size, name=info.full_name)}
+    pixels = loaded.preprocess["image"]
+    assert isinstance(pixels, PixelPreprocess)
+    return {"image": strip(loaded.network, pooling, pixels.image_size, name=info.full_name)}

@@ -110,13 +110,14 @@ def _candidates(network: nn.Module, features: Tensor, pixels: Tensor, *, has_hea
 def _fits(layout: TokenLayout, network: nn.Module, features: Tensor) -> bool:
     """Whether the head takes the channels where the layout has them: then, and only then, its own width comes out."""
     if not layout.has_head:
-        return features.shape[layout.channels] == network.num_features
+        return features.shape[layout.channels] == getattr(network, "num_features", None)
     tokens = features.movedim(layout.channels, -1).flatten(1, -2)[:, :1]
     try:
         of_one = layout._alone(network, tokens).shape[-1]
-        return of_one == network.forward_head(features).shape[-1]  # type: ignore[operator]
+        of_all: Tensor = network.forward_head(features)  # type: ignore[operator]
     except (RuntimeError, ValueError, AssertionError, IndexError, TypeError):
         return False
+    return of_one == of_all.shape[-1]
 
 
 def _is_grid(count: int, height: int, width: int) -> bool:
