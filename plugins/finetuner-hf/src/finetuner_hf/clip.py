@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from finetuner_core.interfaces import Batch, FeatureExtractor, Features, LoadedBackbone, Preprocess, Stage
 from finetuner_core.plugin import BackboneInfo, Modality, OptionValue, WeightsError
 from finetuner_hf import siglip
-from finetuner_hf.hub import LOADING_ERRORS, has_own_code, own_code, read_config, why_not_loaded
+from finetuner_hf.hub import read_config
 from finetuner_hf.image import see
 from finetuner_hf.naflex import NaflexPreprocess, read_naflex_processor
+from finetuner_hf.network import loading, open_network
 from finetuner_hf.processors import check_image_size, image_preprocess, read_processor, set_image_size
 from finetuner_hf.rows import IMAGE_OPTIONS, OPTIONS
 from finetuner_hf.stages import transformer_stages
@@ -55,24 +55,11 @@ def row(name: str, config: PreTrainedConfig, source: str) -> BackboneInfo:
 def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue]) -> LoadedBackbone:
     """Both towers, with tokenizer and image processor."""
     config = read_config(info.name)
-    kind, missing = config.model_type, ()
-    try:
+    kind = config.model_type
+    with loading(info.name):
         tokenizer = siglip.read_siglip_tokenizer(info.name) if kind in siglip.MODEL_TYPES else read_tokenizer(info.name)
         processor = read_naflex_processor(info.name) if kind == "siglip2" else read_processor(info.name)
-        if pretrained:
-            network, report = AutoModel.from_pretrained(
-                info.name, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
-            )
-            missing = report["missing_keys"]
-        else:
-            network = AutoModel.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
-    except LOADING_ERRORS as error:
-        raise why_not_loaded(info.name, error) from error
-    if has_own_code(config):
-        if missing:
-            raise own_code(info.name)
-        # Without need, as it turns out; and a saved model brings none.
-        del network.config.auto_map
+    network, missing = open_network(info.name, config, pretrained=pretrained)
     texts = _texts(network, tokenizer, options.get("max_length"))
     size = options.get("image_size")
     if isinstance(size, int):
@@ -87,7 +74,7 @@ def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue
         processor.save_pretrained(folder)
 
     feeding: Mapping[Modality, Preprocess] = {"text": texts, "image": images}
-    return LoadedBackbone(network, feeding, save, tuple(sorted(missing)))
+    return LoadedBackbone(network, feeding, save, missing)
 
 
 def strip(info: BackboneInfo, loaded: LoadedBackbone, pooling: str) -> Mapping[Modality, FeatureExtractor]:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from finetuner_core.interfaces import Batch, FeatureExtractor, Features, LoadedBackbone, Stage
 from finetuner_core.plugin import TOKEN_POOLINGS, BackboneInfo, Modality, OptionError, OptionValue, WeightsError
-from finetuner_hf.hub import LOADING_ERRORS, has_own_code, own_code, read_config, why_not_loaded
+from finetuner_hf.hub import read_config
+from finetuner_hf.network import loading, open_network
 from finetuner_hf.processors import check_image_size, image_preprocess, read_processor, set_image_size
 from finetuner_hf.rows import IMAGE_OPTIONS
 from finetuner_hf.stages import image_stages
@@ -73,34 +74,20 @@ def row(name: str, config: PreTrainedConfig, source: str) -> BackboneInfo:
 def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue]) -> LoadedBackbone:
     """The network of a row, with its image processor."""
     config = read_config(info.name)
-    missing: Iterable[str] = ()
-    try:
+    with loading(info.name):
         processor = read_processor(info.name)
-        if pretrained:
-            network, report = AutoModel.from_pretrained(
-                info.name, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
-            )
-            missing = report["missing_keys"]
-        else:
-            network = AutoModel.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
-    except LOADING_ERRORS as error:
-        raise why_not_loaded(info.name, error) from error
-    if has_own_code(config):
-        if any(not name.startswith("pooler.") for name in missing):
-            raise own_code(info.name)
-        # Without need, as it turns out; and a saved model brings none.
-        del network.config.auto_map
+    network, missing = open_network(info.name, config, pretrained=pretrained)
     # Most checkpoints of ViT were trained without the layer that transformers puts behind the class token: it would be
     # random. Their vector is the class token after the last norm.
     if _has_dense_pooler(network) and (not pretrained or "pooler.dense.weight" in missing):
-        network.pooler = None
+        network.pooler = None  # type: ignore[assignment]
     size = options.get("image_size")
     if isinstance(size, int):
         check_image_size(info.name, size, config)
         set_image_size(processor, size)
     images = image_preprocess(processor, info.name)
     if size is not None:
-        _see_one(info, network.eval(), images.image_size)
+        _see_one(info, network, images.image_size)
 
     def save(network: nn.Module, folder: Path) -> None:
         assert isinstance(network, PreTrainedModel)
@@ -108,7 +95,7 @@ def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue
         # The size of what it sees stands here: that of the configuration is what its positions were trained for.
         processor.save_pretrained(folder)
 
-    return LoadedBackbone(network, {"image": images}, save, tuple(sorted(missing)))
+    return LoadedBackbone(network, {"image": images}, save, missing)
 
 
 def strip(info: BackboneInfo, loaded: LoadedBackbone, pooling: str) -> Mapping[Modality, FeatureExtractor]:
@@ -211,6 +198,7 @@ def _has_dense_pooler(network: nn.Module) -> bool:
 
 def _see_one(info: BackboneInfo, network: nn.Module, size: tuple[int, int]) -> None:
     """Sees one black image of a size that was asked for: each network has its own way of not fitting."""
+    network.train(False)
     try:
         with torch.inference_mode():
             see(network, torch.zeros(1, 3, *size))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,16 +17,9 @@ from finetuner_core.plugin import BackboneInfo, Modality, OptionError, OptionVal
 from finetuner_hf.architecture import Architecture, architecture_of
 from finetuner_hf.declared import Declaration, build_on_meta, load_layers, read_declaration, write_declaration
 from finetuner_hf.extractors import PooledExtractor, TokenExtractor
-from finetuner_hf.hub import (
-    LOADING_ERRORS,
-    declares_modules,
-    has_own_code,
-    not_whole,
-    own_code,
-    read_config,
-    why_not_loaded,
-)
+from finetuner_hf.hub import LOADING_ERRORS, declares_modules, not_whole, read_config
 from finetuner_hf.layers import DeclaredPooling, UndeclaredError
+from finetuner_hf.network import loading, open_network
 from finetuner_hf.rows import TEXT_OPTIONS
 from finetuner_hf.tokens import TextPreprocess, max_length, read_tokenizer
 
@@ -90,23 +83,9 @@ def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue
     # The row tells whether anything is declared: to ask the Hub for what is not there would need the network.
     known = "native" in info.poolings or is_path(info.name)
     declaration = read_declaration(info.name) if known else Declaration()
-    missing: Iterable[str] = ()
-    try:
+    with loading(info.name):
         tokenizer = read_tokenizer(info.name)
-        if pretrained:
-            encoder, report = architecture.opener.from_pretrained(
-                info.name, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
-            )
-            missing = report["missing_keys"]
-        else:
-            encoder = architecture.opener.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
-    except LOADING_ERRORS as error:
-        raise why_not_loaded(info.name, error) from error
-    if has_own_code(config):
-        if any(not name.startswith("pooler.") for name in missing):
-            raise own_code(info.name)
-        # Without need, as it turns out; and a saved model brings none.
-        del encoder.config.auto_map
+    encoder, missing = open_network(info.name, config, pretrained=pretrained, opener=architecture.opener)
     # transformers itself trains RoFormer's sines and cosines in a network that was loaded, and not in a new one.
     encoder.requires_grad_(True)
     declaration, pooling = _build(declaration, architecture.dim)
@@ -130,7 +109,7 @@ def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue
         if network.pooling is not None or prompts.texts:
             prompts.write(folder, network.declaration.truncate_dim)
 
-    new_weights = tuple(f"encoder.{name}" for name in sorted(missing))
+    new_weights = tuple(f"encoder.{name}" for name in missing)
     network = TextNetwork(encoder, architecture, declaration, pooling)
     return LoadedBackbone(network, {"text": feeding}, save, new_weights, sides)
 
