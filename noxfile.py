@@ -43,7 +43,9 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Strict type checks of the core, the plugins and the tests."""
-    session.install(*_editable(PACKAGES), *MATCHING_TORCH, *TEST_TOOLS, "mypy", "types-tabulate", "types-tqdm", "nox")
+    session.install(
+        *_editable(PACKAGES), *MATCHING_TORCH, *TEST_TOOLS, "mypy", "types-tabulate", "types-tqdm", "peft", "nox"
+    )
     session.run("mypy", *SOURCES, "noxfile.py")
     for package in PACKAGES:  # one run each, since there is a conftest in more than one
         session.run("mypy", str(Path(package, "tests")))
