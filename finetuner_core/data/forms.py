@@ -95,10 +95,13 @@ def recognise(table: Table, info: BackboneInfo, columns: Mapping[str, str] | Non
     form = next((form for form in forms if {*mapped} <= {*form} <= {*table.columns}), None)
     if form is None:
         example = ",".join(f"{name}=..." for name in forms[-1])
+        cure = f"Other headers can be mapped: --columns {example}"
+        if info.task == "image-to-image" and {"text", "image"} <= {*table.columns}:
+            cure = "To find images by texts, give a model for the texts as well: --text-model NAME"
         raise DataError(
             f"{info.name} takes {' and '.join(f'{modality}s' for modality in info.modalities)} and needs the columns "
             f"{' or '.join(','.join(form) for form in forms)}; {table.source} has {', '.join(table.columns)}.\n"
-            f"Other headers can be mapped: --columns {example}"
+            f"{cure}"
         )
     labels = next((_read_labels(table, name) for name in form if name in _LABELS), None)
     items = [name for name in form if name not in _LABELS]

@@ -141,6 +141,12 @@ def test_vectors_that_are_none(vectors: object, message: str) -> None:
             "data/a.csv has text, label.\nOther headers can be mapped: --columns anchor=...,positive=...",
         ),
         (
+            IMAGE,
+            "text,image",
+            "viewer takes images and needs the columns image,label or anchor,positive; data/a.csv has text, image.\n"
+            "To find images by texts, give a model for the texts as well: --text-model NAME",
+        ),
+        (
             BOTH,
             "image,label",
             "both takes texts and images and needs the columns text,image; data/a.csv has image, label.\n"
