@@ -46,6 +46,27 @@ class PixelPreprocess:
         self._mean = torch.tensor(mean).view(-1, 1, 1)
         self._std = torch.tensor(std).view(-1, 1, 1)
 
+    @classmethod
+    def of_transforms(
+        cls,
+        steps: Sequence[Callable[[Image], Image]],
+        *,
+        image_size: tuple[int, int],
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> PixelPreprocess:
+        """What torchvision's transforms do with a picture before they make a tensor of it.
+
+        Args:
+            steps: the transforms up to there, in their order; a plain `CenterCrop` at their end is left to the batch.
+            image_size: as above.
+            mean: as above.
+            std: as above.
+        """
+        if type(steps[-1]).__name__ == "CenterCrop":
+            steps = steps[:-1]
+        return cls(resize=_Steps(steps), image_size=image_size, mean=mean, std=std, offset=_half_even)
+
     def prepare(self, items: Sequence[object]) -> list[Tensor]:
         """Images from paths or PIL images, uint8 (3, H, W) each."""
         return [_to_pixels(self._resize(_middle(read_image(item)))) for item in items]
@@ -69,6 +90,23 @@ class PixelPreprocess:
             elif missing < 0:
                 image = image.narrow(dim, self._offset(-missing), size)
         return image
+
+
+class _Steps:
+    """What is done to a picture, one step after the other; a class, so that it can be pickled."""
+
+    def __init__(self, steps: Sequence[Callable[[Image], Image]]) -> None:
+        self.steps = steps
+
+    def __call__(self, image: Image) -> Image:
+        for step in self.steps:
+            image = step(image)
+        return image
+
+
+def _half_even(excess: int) -> int:
+    """Where torchvision's crop begins: at half of what is too much, rounded to the even number."""
+    return round(excess / 2)
 
 
 def _middle(image: Image) -> Image:

@@ -82,3 +82,21 @@ def test_of_a_strip_the_middle_is_enlarged_and_not_all_of_it(shape: tuple[int, i
     (prepared,) = feeding.prepare([Image.fromarray(image)])
     assert tuple(prepared.shape[1:]) == sides
     assert feeding.collate([prepared])["pixels"].max() == pytest.approx(200 / 255)
+
+
+class CenterCrop:
+    """Stands for torchvision's, which is known by its name."""
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        raise AssertionError("the crop is left to the batch")
+
+
+@pytest.mark.parametrize("last", [[], [CenterCrop()]])
+def test_of_transforms_all_is_done_ahead_but_the_crop(last: list[Callable[[Image.Image], Image.Image]]) -> None:
+    steps: list[Callable[[Image.Image], Image.Image]] = [lambda image: image.resize((8, 7)), lambda i: i.rotate(180)]
+    feeding = PixelPreprocess.of_transforms([*steps, *last], image_size=(4, 5), mean=(0, 0, 0), std=(1, 1, 1))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (7, 8, 3), dtype=np.uint8))
+    pixels = feeding.collate(feeding.prepare([image]))["pixels"][0]
+    # Three pixels too many in each direction: half of that is rounded to the even number, 2.
+    expected = np.asarray(image.rotate(180))[2:6, 2:7].transpose(2, 0, 1) / 255
+    np.testing.assert_allclose(pixels.numpy(), expected, atol=1e-6)

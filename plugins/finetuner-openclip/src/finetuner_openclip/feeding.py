@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL.Image import Image
 from torch import Tensor
 
 from finetuner_core.data.pixels import PixelPreprocess
@@ -109,27 +108,5 @@ def image_preprocess(config: Mapping[str, Any], image_size: tuple[int, int]) -> 
     """
     described = open_clip.transform.PreprocessCfg(**config)
     steps = open_clip.transform.image_transform_v2(described, is_train=False).transforms
-    # What works on the picture comes before its conversion; of that the plain crop is left to the batch.
     pictures = steps[: [type(step).__name__ for step in steps].index("MaybeConvertMode")]
-    if type(pictures[-1]).__name__ == "CenterCrop":
-        pictures = pictures[:-1]
-    return PixelPreprocess(
-        resize=_Steps(pictures), image_size=image_size, mean=described.mean, std=described.std, offset=_half
-    )
-
-
-class _Steps:
-    """What is done to a picture, one step after the other; a class, so that it can be pickled."""
-
-    def __init__(self, steps: Sequence[Callable[[Image], Image]]) -> None:
-        self.steps = steps
-
-    def __call__(self, image: Image) -> Image:
-        for step in self.steps:
-            image = step(image)
-        return image
-
-
-def _half(excess: int) -> int:
-    """Where torchvision's crop begins: at half of what is too much, rounded to the even number."""
-    return round(excess / 2)
+    return PixelPreprocess.of_transforms(pictures, image_size=image_size, mean=described.mean, std=described.std)

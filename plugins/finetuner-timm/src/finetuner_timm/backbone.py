@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL.Image import Image
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
@@ -47,36 +46,8 @@ def preprocess(config: Mapping[str, Any]) -> PixelPreprocess:
     """
     _, height, width = config["input_size"]
     steps = timm.data.create_transform(**config, is_training=False).transforms
-    # What works on the picture comes before the conversion to a tensor; of that the plain crop is left to the batch.
-    names = [type(step).__name__ for step in steps]
-    pictures = steps[: names.index("MaybeToTensor")]
-    if names[len(pictures) - 1] == "CenterCrop":
-        pictures = pictures[:-1]
-
-    return PixelPreprocess(
-        resize=_Steps(pictures),
-        image_size=(height, width),
-        mean=config["mean"],
-        std=config["std"],
-        offset=_half,
-    )
-
-
-class _Steps:
-    """What is done to a picture, one step after the other; a class, so that it can be pickled."""
-
-    def __init__(self, steps: Sequence[Callable[[Image], Image]]) -> None:
-        self.steps = steps
-
-    def __call__(self, image: Image) -> Image:
-        for step in self.steps:
-            image = step(image)
-        return image
-
-
-def _half(excess: int) -> int:
-    """Where torchvision's crop begins: at half of what is too much, rounded to the even number."""
-    return round(excess / 2)
+    pictures = steps[: [type(step).__name__ for step in steps].index("MaybeToTensor")]
+    return PixelPreprocess.of_transforms(pictures, image_size=(height, width), mean=config["mean"], std=config["std"])
 
 
 def _create(info: BackboneInfo, pretrained: bool, requested: Mapping[str, object]) -> nn.Module:
