@@ -298,19 +298,26 @@ def _gradients(extractor: Any, pixels: Tensor, twin: nn.Module) -> str:
     ((vectors / scale) * torch.linspace(-1, 2, vectors.shape[1])).sum().backward()
     for hook in hooks:
         hook.remove()
+    with_class = getattr(extractor, "with_class", False)
     if len(missing) <= 8:
-        missing = {name: it for name, it in missing.items() if _matters(twin, name.removeprefix("network."), pixels)}
+        own = {name: name.removeprefix("network.") for name in missing}
+        missing = {name: it for name, it in missing.items() if _matters(twin, own[name], pixels, with_class=with_class)}
     return _is(not missing, f"none for {len(missing)}: {', '.join(list(missing)[:4])}")
 
 
-def _matters(twin: nn.Module, name: str, pixels: Tensor) -> bool:
-    """Whether another value of a parameter changes the embedding."""
+def _matters(twin: nn.Module, name: str, pixels: Tensor, *, with_class: bool) -> bool:
+    """Whether another value of a parameter changes timm's embedding, or timm's class token."""
+
+    def given() -> Tensor:
+        vectors: Tensor = twin.forward_features(pixels)[:, 0] if with_class else twin(pixels)  # type: ignore[operator]
+        return vectors
+
     parameter = twin.get_parameter(name)
     with torch.no_grad():
-        kept, before = parameter.clone(), twin(pixels)
+        kept, before = parameter.clone(), given()
         parameter.add_(1)
         forget(twin)
-        changed = (twin(pixels) - before).norm() > 1e-4 * before.norm()
+        changed = (given() - before).norm() > 1e-4 * before.norm()
         parameter.copy_(kept)
         forget(twin)
     return bool(changed)
