@@ -26,6 +26,7 @@ from finetuner_timm.undrawn import undrawn
 from finetuner_timm.unused import forget
 
 SAME = 0.99999
+TOO_LARGE = "Larger than the limit of the sweep"
 SIZES = (64, 56, 96, 128, 192, 256)
 """Sides of images that are tried from the smallest on, until the network sees at least 3 x 3 tokens."""
 
@@ -126,7 +127,7 @@ def _row(finding: Finding, limit: int | None) -> BackboneInfo:
         raise AssertionError("timm lists it, and find_backbone does not find it")
     finding.width, finding.parameters, finding.poolings = row.output_dim, row.parameters, row.poolings
     if limit is not None and row.parameters is not None and row.parameters > limit:
-        raise FinetunerError(f"Too large for this machine: {row.parameters:,} parameters.")
+        raise FinetunerError(f"{TOO_LARGE}: {row.parameters:,} parameters.")
     return row
 
 
