@@ -9,16 +9,20 @@ from torch import nn
 def memory_format_of(network: nn.Module) -> torch.memory_format:
     """The order in which convolutions are fastest, on a CPU and on a GPU alike: a pixel's channels side by side.
 
-    Not for networks that scale each channel by itself with a convolution, or make several of each, as MobileOne and
-    FastViT do: with their channels side by side, torch 2.15 spoils its memory on a CPU when it trains them, and the
-    process dies.
+    Not for networks in which torch 2.15 then spoils its memory on a CPU when it trains them, and the process dies.
     """
-    return torch.contiguous_format if any(map(_is_channelwise, network.modules())) else torch.channels_last
+    if any(isinstance(module, nn.Conv2d) and _is_deadly(module) for module in network.modules()):
+        return torch.contiguous_format
+    return torch.channels_last
 
 
-def _is_channelwise(module: nn.Module) -> bool:
-    return (
-        isinstance(module, nn.Conv2d)
-        and 1 < module.groups == module.in_channels
-        and (module.kernel_size == (1, 1) or module.out_channels != module.in_channels)
-    )
+def _is_deadly(convolution: nn.Conv2d) -> bool:
+    """Whether it is one of those that were seen to kill the process.
+
+    Each channel by itself, scaled (MobileOne) or made into several (FastViT); or a leap over pixels of few channels, as
+    over those of the image (RepVGG).
+    """
+    point, by_itself = convolution.kernel_size == (1, 1), 1 < convolution.groups == convolution.in_channels
+    if by_itself and (point or convolution.out_channels != convolution.in_channels):
+        return True
+    return point and convolution.stride != (1, 1) and convolution.in_channels < 16
