@@ -22,7 +22,7 @@ from finetuner_core.catalogue.names import is_path
 from finetuner_core.plugin import BackboneInfo, WeightsError
 from finetuner_core.values import near
 from finetuner_hf.families import families
-from finetuner_hf.refusals import why_not_opened
+from finetuner_hf.refusals import of_timm, why_not_opened
 from finetuner_hf.rows import ROWS
 
 # What transformers and its helpers raise where a repository is not there, not whole, or not what it says.
@@ -156,6 +156,8 @@ def why_not_loaded(name: str, error: Exception) -> WeightsError:
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     if "trust_remote_code" in str(error):
         return own_code(name)
+    if "TimmWrapper" in reason:
+        return of_timm(name)
     if is_path(name):
         return WeightsError(f"{name} cannot be loaded: {reason}\nMend the folder, or save the model into it anew.")
     if isinstance(error, OSError):

@@ -34,9 +34,17 @@ _WRITERS = (auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, auto.MODEL_FOR_MULT
 
 def why_not_opened(name: str, config: PreTrainedConfig) -> WeightsError:
     """What to say of a model that no module of the plugin accepts."""
-    reason = _reason(config)
+    return _not_opened(name, config.model_type, _reason(config))
+
+
+def of_timm(name: str) -> WeightsError:
+    """What to say of a network of timm, whose configuration transformers does not even read where timm is missing."""
+    return _not_opened(name, "timm_wrapper", _OTHERS["timm_wrapper"])
+
+
+def _not_opened(name: str, kind: str, reason: str) -> WeightsError:
     return WeightsError(
-        f"{name} is a {config.model_type} model, which finetuner-hf does not open{f': {reason}' if reason else ''}.\n"
+        f"{name} is a {kind} model, which finetuner-hf does not open{f': {reason}' if reason else ''}.\n"
         "It opens text models (BERT, T5, Qwen3, ...), image models (ViT, DINOv2, ...) and pairs of both (CLIP, ...); "
         "for more image models there is finetuner-timm."
     )
