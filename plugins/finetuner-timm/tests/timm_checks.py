@@ -71,11 +71,11 @@ def draw(network: nn.Module, pixels: Tensor) -> None:
     with torch.no_grad():
         for number, parameter in enumerate(network.parameters()):
             noise = _noise(parameter, number * 7919)
-            if parameter.ndim < 2:
+            if parameter.ndim < 2 or parameter[0].numel() == 1:  # biases, scales and gains
                 parameter.nan_to_num_(0, 0, 0).clamp_(-2, 2).add_(noise, alpha=0.1)
             else:
                 parameter.copy_(noise).mul_(max(1.4 * parameter[0].numel() ** -0.5, 0.02))
-            if parameter.ndim == 4 and parameter.shape[2] % 2 and parameter.shape[3] % 2:
+            if parameter.ndim == 4 and parameter[0].numel() > 1 and parameter.shape[2] % 2 and parameter.shape[3] % 2:
                 # Convolutions look at the middle most, as trained ones do; else it is soon lost what was where.
                 middle = parameter[:, :, parameter.shape[2] // 2, parameter.shape[3] // 2]
                 middle.mul_((parameter.shape[2] * parameter.shape[3]) ** 0.5)
