@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import finetuner
 from finetuner_core.errors import OptionError
 from finetuner_timm.library import timm
+from finetuner_timm.memory import memory_format_of
 
 TINY = sorted(timm.list_models("test_*"))
 MAPS = ["test_resnet", "test_efficientnet", "test_efficientnet_gn"]
@@ -167,3 +169,19 @@ def test_another_image_size_is_what_the_network_then_sees(name: str, pictures: l
 def test_an_image_size_that_the_network_cannot_see_is_refused(name: str, size: int) -> None:
     with pytest.raises(OptionError, match=f"timm/{name} cannot see images of image_size={size}: .*\n.*multiple of 32"):
         built(name, image_size=size)
+
+
+@pytest.mark.parametrize(
+    ("convolution", "expected"),
+    [
+        (nn.Conv2d(3, 8, 3), torch.channels_last),
+        (nn.Conv2d(32, 8, 1, stride=2), torch.channels_last),
+        (nn.Conv2d(8, 8, 3, groups=8), torch.channels_last),
+        (nn.Conv2d(8, 16, 3, groups=8), torch.contiguous_format),
+        (nn.Conv2d(8, 8, 1, groups=8), torch.contiguous_format),
+        (nn.Conv2d(3, 8, 1, stride=2), torch.contiguous_format),
+        (nn.Conv3d(1, 8, 3), torch.contiguous_format),
+    ],
+)
+def test_channels_lie_side_by_side_where_torch_bears_it(convolution: nn.Module, expected: torch.memory_format) -> None:
+    assert memory_format_of(nn.Sequential(nn.ReLU(), convolution)) is expected

@@ -9,10 +9,12 @@ from torch import nn
 def memory_format_of(network: nn.Module) -> torch.memory_format:
     """The order in which convolutions are fastest, on a CPU and on a GPU alike: a pixel's channels side by side.
 
-    Not for networks in which torch 2.15 then spoils its memory on a CPU when it trains them, and the process dies.
+    Not for networks with convolutions in three dimensions (LambdaNetworks), which know no such order; and not for those
+    in which torch 2.15 then spoils its memory on a CPU when it trains them, and the process dies.
     """
-    if any(isinstance(module, nn.Conv2d) and _is_deadly(module) for module in network.modules()):
-        return torch.contiguous_format
+    for module in network.modules():
+        if isinstance(module, nn.Conv3d) or (isinstance(module, nn.Conv2d) and _is_deadly(module)):
+            return torch.contiguous_format
     return torch.channels_last
 
 
