@@ -15,7 +15,8 @@ from finetuner_core.catalogue import discovery
 from finetuner_core.catalogue.registry import catalogue
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
-OWN_PLUGINS = {f"finetuner-{name}" for name in ("mlp", "timm", "hf", "openclip", "metric-learning")}
+OWN_NAMESPACES = ("mlp", "timm", "hf", "openclip", "metric-learning")
+OWN_PLUGINS = {f"finetuner-{name}" for name in OWN_NAMESPACES}
 
 # The catalogue and the contract have to work without torch, and are tested without it as well. The other rooms compute.
 COMPUTING = ("modeling", "losses", "training", "evaluation", "artifacts", "data", "testing/computing")

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from finetuner_core.cli import cli
-from tests.conftest import InstallPlugin
+from tests.conftest import OWN_NAMESPACES, InstallPlugin
 
 LONG = "x" * 5000
 FIT = ["fit", "acme/letters", "train.csv", "--out", "out"]
@@ -75,7 +75,7 @@ def run_process(*arguments: str, stdout: int = subprocess.PIPE, **environment: s
     """Runs the console script in a process of its own, with no plugin but those that the test has installed."""
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     path = os.pathsep.join(filter(None, sys.path))
-    own = {"PYTHONPATH": path, "PYTHONIOENCODING": "utf-8", "FINETUNER_DISABLE_PLUGINS": "mlp,timm,hf"}
+    own = {"PYTHONPATH": path, "PYTHONIOENCODING": "utf-8", "FINETUNER_DISABLE_PLUGINS": ",".join(OWN_NAMESPACES)}
     return subprocess.run(
         [sys.executable, "-c", "from finetuner_core.cli import main; main()", *arguments],
         env=inherited | own | environment,
