@@ -7,6 +7,7 @@ architecture gets a new one. What is known already is not done again, so that it
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
 import os
@@ -94,21 +95,26 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 def _findings(names: Iterable[str], arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     worker: subprocess.Popen[str] | None = None
     for name in names:
-        if worker is None or worker.poll() is not None:
-            worker = _start(arguments.limit)
-        assert worker.stdin is not None
-        assert worker.stdout is not None
-        worker.stdin.write(name + "\n")
-        worker.stdin.flush()
-        ready, _, _ = select.select([worker.stdout], [], [], arguments.timeout)
-        line = worker.stdout.readline() if ready else ""
-        if line:
-            yield json.loads(line)
-            continue
-        worker.kill()
-        reason = "its process died" if ready else f"not done after {arguments.timeout} s"
-        yield {"name": name, "family": "", "outcome": "wrong", "reason": f"{reason} ({worker.wait()})", "seconds": 0}
-        worker = None
+        finding = None
+        while finding is None:
+            if worker is None or worker.poll() is not None:
+                worker = _start(arguments.limit)
+            assert worker.stdin is not None
+            assert worker.stdout is not None
+            with contextlib.suppress(BrokenPipeError):
+                worker.stdin.write(name + "\n")
+                worker.stdin.flush()
+            ready, _, _ = select.select([worker.stdout], [], [], arguments.timeout)
+            if line := worker.stdout.readline() if ready else "":
+                finding = json.loads(line)
+                continue
+            worker.kill()
+            code, worker = worker.wait(), None
+            if ready and code == 0:
+                continue  # it had grown, and was ending when it was asked
+            reason = f"its process died ({code})" if ready else f"not done after {arguments.timeout} s"
+            finding = {"name": name, "family": "", "outcome": "wrong", "reason": reason, "seconds": 0}
+        yield finding
     if worker is not None:
         assert worker.stdin is not None
         worker.stdin.close()
