@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--timeout", type=int, default=300, help="seconds for one architecture")
     parser.add_argument("--again", nargs="*", metavar="NAME", help="do these again; without names, all that are wrong")
     parser.add_argument("--only", nargs="+", metavar="PATTERN", default=["*"], help="such as 'vit_*'")
+    parser.add_argument("--from-docs", action="store_true", help="what sweep.csv there says is known as well")
     parser.add_argument("--table", action="store_true", help="write the tables of what is known, and do nothing else")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -46,9 +47,20 @@ def main() -> None:
         return
     arguments.work.mkdir(exist_ok=True)
     log = arguments.work / "findings.jsonl"
+    if arguments.from_docs and not log.is_file():
+        log.write_text("".join(json.dumps(finding) + "\n" for finding in _read_table(arguments.docs)), "utf-8")
     if not arguments.table:
         _sweep(log, arguments)
     _write_tables(list(_known(log).values()), arguments.docs)
+
+
+def _read_table(docs: Path) -> list[dict[str, Any]]:
+    """The findings that `sweep.csv` holds."""
+    with (docs / "sweep.csv").open(encoding="utf-8", newline="") as file:
+        return [
+            {**row, "poolings": row["poolings"].split(), "parameters": int(row["parameters"] or 0)}
+            for row in csv.DictReader(file)
+        ]
 
 
 def _known(log: Path) -> dict[str, dict[str, Any]]:
