@@ -58,7 +58,11 @@ def _read_table(docs: Path) -> list[dict[str, Any]]:
     """The findings that `sweep.csv` holds."""
     with (docs / "sweep.csv").open(encoding="utf-8", newline="") as file:
         return [
-            {**row, "poolings": row["poolings"].split(), "parameters": int(row["parameters"] or 0)}
+            {
+                **row,
+                "poolings": row["poolings"].split(),
+                "parameters": int(row["parameters"]) if row["parameters"] else None,
+            }
             for row in csv.DictReader(file)
         ]
 
