@@ -132,8 +132,9 @@ def strip_head(  # type: ignore[empty-body]
         loaded: what `load_backbone` gave; it may be changed in place.
         pooling: one of `info.poolings`, or one of another plugin where `info.has_tokens`. It is known here because head
             and pooling cannot always be told apart. For `native` the extractor gives the backbone's own pooled vector
-            (T = 1); for any other its token features: for `cls` the class token first, for all others without the
-            tokens that stand for no part of the input (class, register).
+            (T = 1); for any other its token features. Of an image: for `cls` the class token first, for all others
+            without the tokens that stand for no part of it (class, register). Of a text: all real tokens, the special
+            ones too, as its network was trained.
 
     >>> import torch
     >>> from finetuner_core.interfaces import FeatureExtractor, Features, LoadedBackbone, Stage

@@ -89,7 +89,7 @@ def check_preprocess(subject: Subject) -> None:
 def check_pickle(subject: Subject) -> None:
     """The preprocess and what it prepares can be pickled, and the copy prepares the same.
 
-    Training prepares in processes of its own, which are sent both.
+    Processes beside the one that trains may prepare, and are sent both. Nothing is read here but what was written here.
     """
     model = model_of(subject)
     for modality, side, preprocess in _preprocesses(model):
