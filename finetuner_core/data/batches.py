@@ -57,7 +57,7 @@ class ClassBatches:
 
     def __init__(self, dataset: Dataset, batch_size: int, per_class: int, seed: int) -> None:
         rows_of: dict[int, list[int]] = defaultdict(list)
-        for row, label in enumerate(dataset.classes):
+        for row, label in enumerate(dataset.classes.tolist()):
             rows_of[label].append(row)
         self.classes = [rows for rows in rows_of.values() if len(rows) > 1]
         self.left_out = len(rows_of) - len(self.classes)

@@ -69,7 +69,7 @@ def read_splits(
     for name, rows in (("train", train), ("test, val, dev or eval", held_out)):
         if not rows:
             raise DataError(f"{table.source}: no row has {name} in column {split_column}.")
-    return dataset.take(train), dataset.take(held_out)
+    return dataset.select(train), dataset.select(held_out)
 
 
 def recognise(table: Table, info: BackboneInfo, columns: Mapping[str, str] | None = None) -> Dataset:
@@ -108,7 +108,7 @@ def recognise(table: Table, info: BackboneInfo, columns: Mapping[str, str] | Non
     # An anchor and its positive are of the one modality that the model takes; other columns are named after theirs.
     modalities: Sequence[Modality] = info.modalities if len(info.modalities) == len(items) else info.modalities * 2
     read = tuple(read_column(table, name, modality) for name, modality in zip(items, modalities, strict=True))
-    return Dataset(read, labels, str(table.source))
+    return Dataset(read, labels, source=str(table.source))
 
 
 def read_column(table: Table, name: str, modality: Modality) -> Column:

@@ -36,13 +36,13 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
     rng = random.Random(seed)
     if dataset.form == "pairs":
         column = dataset.columns[1] if dataset.columns[1].modality == "image" else dataset.columns[0]
-        held_out = _draw_groups(column.identities(), share, rng)
+        held_out = _draw_groups(column.identities.tolist(), share, rng)
         how = f"by {column.name}"
-    elif round(share * len(set(dataset.classes))) >= MIN_HELD_OUT_CLASSES:
-        held_out = _draw_groups(dataset.classes, share, rng)
+    elif round(share * len(set(dataset.classes.tolist()))) >= MIN_HELD_OUT_CLASSES:
+        held_out = _draw_groups(dataset.classes.tolist(), share, rng)
         how = "whole classes"
     else:
-        held_out = _draw_within(dataset.classes, share, rng)
+        held_out = _draw_within(dataset.classes.tolist(), share, rng)
         how = "some of every class"
     train = [row for row in range(len(dataset)) if row not in held_out]
     if not train or not held_out:
@@ -55,7 +55,7 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
             f"{dataset.source} has {dataset.summary()}, too few to hold out {share:.0%}{needs}.\n"
             "Give evaluation data of its own."
         )
-    return dataset.take(train), dataset.take(sorted(held_out)), how
+    return dataset.select(train), dataset.select(sorted(held_out)), how
 
 
 def _draw_groups(groups: Sequence[Hashable], share: float, rng: random.Random) -> set[int]:

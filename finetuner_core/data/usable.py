@@ -32,4 +32,4 @@ def usable(dataset: Dataset, *, skip_bad_items: bool) -> tuple[Dataset, int]:
         raise DataError(f"{first}{more}\nMend or remove it, or go on without: --skip-bad-items")
     if len(bad) == len(dataset):
         raise DataError(f"No image of {dataset.source} can be read. The first: {first}")
-    return dataset.take([row for row in range(len(dataset)) if row not in bad]), len(bad)
+    return dataset.select([row for row in range(len(dataset)) if row not in bad]), len(bad)

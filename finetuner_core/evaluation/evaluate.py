@@ -80,7 +80,7 @@ def check_evaluable(data: Dataset) -> None:
     Raises:
         DataError: if no label stands on two items.
     """
-    if data.form == "labelled" and len(set(data.classes)) == len(data):
+    if data.form == "labelled" and int(data.classes.max()) + 1 == len(data):
         raise DataError(
             f"{data.source}: each of its {len(data)} items has a label of its own, so there is nothing to find.\n"
             "Evaluation needs labels with two items or more."
@@ -91,7 +91,7 @@ def _evaluate_labelled(model: EmbeddingModel, data: Dataset, batch_size: int | N
     check_evaluable(data)
     (column,) = data.columns
     vectors = model.encode(column.items, modality=column.modality, batch_size=batch_size)
-    classes = np.array(data.classes)
+    classes = data.classes
 
     def relevant(query: int) -> np.ndarray:
         others = np.arange(len(classes)) != query
@@ -117,7 +117,7 @@ def _evaluate_pairs(model: EmbeddingModel, data: Dataset, batch_size: int | None
 
 def _distinct(column: Column) -> tuple[list[int], list[int]]:
     """For each row the number of its item among the different ones, and a row of each of those."""
-    numbers = column.identities()
+    numbers = column.identities.tolist()
     rows: list[int] = []
     for row, number in enumerate(numbers):
         if number == len(rows):

@@ -51,7 +51,7 @@ def choose_loss(
             f"The loss {name} learns from {' or '.join(info.forms)} data, and {data.source} holds {data.form}."
         )
     if data.form == "labelled" and any(option.name == "num_classes" and option.required for option in info.options):
-        defaults["num_classes"] = len(set(data.classes))
+        defaults["num_classes"] = int(data.classes.max()) + 1
     return name, loss_options(name, {**defaults, **(options or {})})
 
 

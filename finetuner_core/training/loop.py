@@ -220,8 +220,8 @@ class _Groups:
     """Labels for the rows of a batch: equal where they belong together."""
 
     def __init__(self, data: Dataset) -> None:
-        self.classes = data.classes if data.form == "labelled" else []
-        self.identities = [column.identities() for column in data.columns] if data.form == "pairs" else []
+        self.classes = data.classes.tolist() if data.form == "labelled" else []
+        self.identities = [column.identities.tolist() for column in data.columns] if data.form == "pairs" else []
 
     def of(self, rows: Sequence[int]) -> list[int]:
         if not self.identities:

@@ -78,22 +78,22 @@ def test_class_batches(sizes: list[int], batch_size: int, seed: int) -> None:
         of_item: Counter[int] = Counter()
         for batch in epoch:
             assert len(set(batch)) == len(batch) <= batch_size
-            inside = Counter(data.classes[row] for row in batch)
+            inside = Counter(int(data.classes[row]) for row in batch)
             assert len(inside) == min(len(usable), max(2, batch_size // 4))
             assert all(count >= 2 for count in inside.values())
             # As many of each as of any other, but for classes that have no more.
             assert all(
-                count == max(inside.values()) or count == data.classes.count(label) for label, count in inside.items()
+                count == max(inside.values()) or count == data.classes.tolist().count(label) for label, count in inside.items()
             )
             of_class.update(inside.keys())
             of_item.update(batch)
         # Every class as often as any other, and within a class every item once before one comes again.
-        appearances = [of_class[label] for label, size in Counter(data.classes).items() if size > 1]
+        appearances = [of_class[label] for label, size in Counter(data.classes.tolist()).items() if size > 1]
         assert max(appearances) - min(appearances) <= 1
         for label in of_class:
-            counts = [of_item[row] for row, own in enumerate(data.classes) if own == label]
+            counts = [of_item[row] for row, own in enumerate(data.classes.tolist()) if own == label]
             assert max(counts) - min(counts) <= 1
-        assert not any(of_class[label] for label, size in Counter(data.classes).items() if size == 1)
+        assert not any(of_class[label] for label, size in Counter(data.classes.tolist()).items() if size == 1)
 
 
 @pytest.mark.parametrize(

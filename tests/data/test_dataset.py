@@ -16,7 +16,7 @@ PATHS = Column("image", "image", [Path("a.png"), Path("b.png"), Path("a.png"), P
 
 def test_labelled() -> None:
     data = Dataset((TEXTS,), ["x", "y", "x", "z"])
-    assert (data.form, len(data), data.classes) == ("labelled", 4, [0, 1, 0, 2])
+    assert (data.form, len(data), data.classes.tolist()) == ("labelled", 4, [0, 1, 0, 2])
     assert data.summary() == "4 labelled texts in 3 classes"
 
 
@@ -24,7 +24,7 @@ def test_pairs() -> None:
     assert Dataset((TEXTS, TEXTS)).summary() == "4 pairs of texts"
     assert Dataset((PATHS, PATHS)).summary() == "4 pairs of images"
     data = Dataset((TEXTS, PATHS))
-    assert (data.form, data.classes, data.summary()) == ("pairs", [], "4 text-image pairs")
+    assert (data.form, data.classes.tolist(), data.summary()) == ("pairs", [], "4 text-image pairs")
 
 
 def test_numbers_are_grouped() -> None:
@@ -34,14 +34,14 @@ def test_numbers_are_grouped() -> None:
 
 def test_labels_may_be_an_array() -> None:
     data = Dataset((VECTORS,), np.array([7, 8, 7, 7]))  # type: ignore[arg-type]
-    assert data.classes == [0, 1, 0, 0]
-    assert data.take([1, 3]).classes == [0, 1]
+    assert data.classes.tolist() == [0, 1, 0, 0]
+    assert data.select([1, 3]).classes.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("column", [TEXTS, PATHS, VECTORS])
 def test_take_keeps_the_order_asked_for(column: Column) -> None:
-    data = Dataset((column,), ["x", "y", "x", "z"], "my.csv")
-    taken = data.take([3, 0, 0])
+    data = Dataset((column,), ["x", "y", "x", "z"], source="my.csv")
+    taken = data.select([3, 0, 0])
     items = taken.columns[0].items
     assert [str(item) for item in items] == [str(column.items[row]) for row in (3, 0, 0)]
     assert (taken.labels, taken.source, len(taken)) == (["z", "x", "x"], "my.csv", 3)
@@ -50,18 +50,18 @@ def test_take_keeps_the_order_asked_for(column: Column) -> None:
 
 
 def test_take_keeps_pairs_together() -> None:
-    taken = Dataset((TEXTS, PATHS)).take([2, 1])
+    taken = Dataset((TEXTS, PATHS)).select([2, 1])
     assert [column.items for column in taken.columns] == [["a", "b"], [Path("a.png"), Path("b.png")]]
 
 
 @pytest.mark.parametrize("column", [TEXTS, PATHS, VECTORS])
 def test_equal_items_have_one_identity(column: Column) -> None:
-    assert column.identities() == [0, 1, 0, 2]
+    assert column.identities.tolist() == [0, 1, 0, 2]
 
 
 def test_an_image_in_memory_is_equal_to_itself_alone() -> None:
     one, same = Image.new("L", (2, 2)), Image.new("L", (2, 2))
-    assert Column("image", "image", [one, same, one]).identities() == [0, 1, 0]
+    assert Column("image", "image", [one, same, one]).identities.tolist() == [0, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -79,4 +79,4 @@ def test_an_image_in_memory_is_equal_to_itself_alone() -> None:
 )
 def test_refuses_what_does_not_go_together(columns: tuple[Column, ...], labels: list[str] | None, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        Dataset(columns, labels, "my.csv")
+        Dataset(columns, labels, source="my.csv")

@@ -33,7 +33,7 @@ def test_names_the_first_and_counts_the_others(images: dict[str, Path]) -> None:
         "Mend or remove it, or go on without: --skip-bad-items"
     )
     with pytest.raises(DataError, match=r"no such file\.\nMend"):
-        usable(data.take([0, 1]), skip_bad_items=False)
+        usable(data.select([0, 1]), skip_bad_items=False)
 
 
 def test_skips_and_counts(images: dict[str, Path]) -> None:

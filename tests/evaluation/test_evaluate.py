@@ -153,7 +153,7 @@ def test_with_a_label_of_its_own_for_each_item_there_is_nothing_to_find() -> Non
             "my.csv: each of its 3 items has a label of its own, so there is nothing to find.\n"
             "Evaluation needs labels with two items or more."
         )
-    check_evaluable(data.take([0, 1, 0]))
+    check_evaluable(data.select([0, 1, 0]))
     check_evaluable(Dataset(data.columns * 2))
 
 
