@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from finetuner_core.artifacts.folder import write_folder
 from finetuner_core.artifacts.saved import joined_row, write_towers
+from finetuner_core.data.dataset import Cells
 from finetuner_core.errors import DataError, OptionError
 from finetuner_core.interfaces import Prepared, Preprocess, TextPreprocess
 from finetuner_core.modeling.encoder import Encoder
@@ -129,7 +130,7 @@ class EmbeddingModel(nn.Module):
 
     def encode(
         self,
-        items: Sequence[object] | np.ndarray,
+        items: Sequence[object] | Cells | np.ndarray,
         *,
         modality: Modality | None = None,
         side: Side | None = None,
@@ -140,7 +141,7 @@ class EmbeddingModel(nn.Module):
         A text that is longer than the model reads is cut at its end; how many were is said on the log.
 
         Args:
-            items: texts; images as paths or PIL images; or an array (N, D) of vectors.
+            items: texts; images as paths or PIL images; or an array (N, D) of vectors; a list, or the items of a column.
             modality: what they are; it has to be given where the model takes more than one and no side tells it.
             side: `query` for what asks, `document` for what is found. It makes a difference for a model that puts
                 prompts before its texts, and for one that has two towers.
@@ -167,7 +168,8 @@ class EmbeddingModel(nn.Module):
         try:
             with torch.inference_mode():
                 for start in range(0, len(items), _WINDOW):
-                    window = items[start : start + _WINDOW]
+                    end = min(start + _WINDOW, len(items))
+                    window = items.take(range(start, end)) if isinstance(items, Cells) else items[start:end]
                     if modality == "text":
                         _check_texts(window, start)
                     prepared = preprocess.prepare(window)  # type: ignore[arg-type]
