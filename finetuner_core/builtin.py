@@ -73,6 +73,40 @@ def list_losses() -> Iterable[LossInfo]:
             "Positives together, negatives apart by a margin (Hadsell et al. 2006)",
             (Option("margin", "float", 0.5, "How far apart negatives have to be.", minimum=0),),
         ),
+        LossInfo(
+            "siglip",
+            "Each pair by itself, as one that belongs together or not (Zhai et al. 2023)",
+            (
+                Option("scale", "float", 10.0, "What similarities are multiplied by; training starts here.", minimum=1),
+                Option("bias", "float", -10.0, "What is added to them; training starts here."),
+            ),
+        ),
+        LossInfo(
+            "cosent",
+            "Of two pairs the one with the higher score nearer (Su 2022)",
+            (Option("temperature", "float", 0.05, "What cosines are divided by.", minimum=0.01),),
+            forms=("scored",),
+        ),
+        LossInfo(
+            "cosine",
+            "The cosine of a pair its score, from -1 to 1 (Reimers and Gurevych 2019)",
+            forms=("scored",),
+        ),
+        LossInfo(
+            "margin_mse",
+            "Differences between candidates as a teacher sees them (Hofstätter et al. 2020)",
+            (Option("scale", "float", 1.0, "What similarities are multiplied by, to the teacher's range.", minimum=0),),
+            forms=("scored",),
+        ),
+        LossInfo(
+            "kl",
+            "The distribution over candidates as a teacher has it (Hinton et al. 2015)",
+            (
+                Option("temperature", "float", 0.05, "What similarities are divided by.", minimum=0.01),
+                Option("teacher_temperature", "float", 1.0, "What the teacher's scores are divided by.", minimum=0.01),
+            ),
+            forms=("scored",),
+        ),
     )
 
 

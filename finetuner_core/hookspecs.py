@@ -222,6 +222,14 @@ def build_loss(info: LossInfo, dim: int, options: Mapping[str, OptionValue]) -> 
     the embeddings themselves, an item with itself left out. Where no pair can be formed, the loss is a zero that can be
     differentiated.
 
+    A loss whose row has the form `scored` is called `loss(embeddings, scores, ref_emb=candidates)` with such data:
+    scores are float (B, K) and candidates float (B, K, D), those of each anchor. K may be 1; a loss that needs more
+    refuses that with a `DataError`.
+
+    A loss may take one more argument by name, `excluded`: bool (B, R), or (B, B) without references, true for pairs
+    that are neither positive nor negative whatever their labels, such as two rows with the same text. Where `forward`
+    has no such parameter, items that are the same are given one label instead.
+
     Args:
         info: the row that the plugin gave.
         dim: width D of the embeddings.

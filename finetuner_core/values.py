@@ -23,7 +23,7 @@ MODALITIES_OF_TASK: Mapping[str, tuple[Modality, ...]] = {
     "text-to-text": ("text",),
 }
 TASKS: tuple[str, ...] = tuple(MODALITIES_OF_TASK)
-FORMS: tuple[str, ...] = ("labelled", "pairs")
+FORMS: tuple[str, ...] = ("labelled", "pairs", "scored")
 SIDES: tuple[Side, ...] = ("query", "document")
 
 TOKEN_POOLINGS: tuple[str, ...] = ("mean", "max", "gem", "attention")
@@ -344,13 +344,13 @@ class LossInfo:
         options: what `fit(..., loss_options={...})` takes. One that is required and named `num_classes` is filled in by
             `fit` from labelled data.
         forms: the forms of data that it learns from: `labelled` where it compares the items of a batch among
-            themselves, `pairs` where it takes `ref_emb`.
+            themselves, `pairs` where it takes `ref_emb` with labels, `scored` where it takes scores in their place.
     """
 
     name: str
     description: str
     options: tuple[Option, ...] = ()
-    forms: tuple[str, ...] = FORMS
+    forms: tuple[str, ...] = ("labelled", "pairs")
 
     def __post_init__(self) -> None:
         _check_name("loss", self.name)

@@ -94,11 +94,13 @@ def render_row(row: BackboneInfo) -> str:
 
 def render_parts(rows: Sequence[tuple[str, PoolingInfo | LossInfo]]) -> str:
     """Poolings or losses by the names that they are asked for with, each with its options below it."""
-    blocks = [
-        "\n".join([f"{name}: {row.description}", *(f"    {_option(option)}" for option in row.options)])
-        for name, row in rows
-    ]
-    return "\n".join(blocks)
+    lines = []
+    for name, row in rows:
+        lines.append(f"{name}: {row.description}")
+        if isinstance(row, LossInfo):
+            lines.append(f"    for {' and '.join(row.forms)} data")
+        lines += [f"    {_option(option)}" for option in row.options]
+    return "\n".join(lines)
 
 
 def _option(option: Option) -> str:

@@ -26,7 +26,12 @@ class ContrastiveLoss(nn.Module):
         self.margin = margin
 
     def forward(
-        self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor | None = None, ref_labels: Tensor | None = None
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        ref_emb: Tensor | None = None,
+        ref_labels: Tensor | None = None,
+        excluded: Tensor | None = None,
     ) -> Tensor:
         """The loss, a scalar.
 
@@ -35,8 +40,9 @@ class ContrastiveLoss(nn.Module):
             labels: int (B,).
             ref_emb: float (R, D), of length 1.
             ref_labels: int (R,).
+            excluded: bool (B, R), or (B, B) without references: pairs that do not count.
         """
-        references, positive, negative = form_pairs(embeddings, labels, ref_emb, ref_labels)
+        references, positive, negative = form_pairs(embeddings, labels, ref_emb, ref_labels, excluded)
         distance = distances(embeddings, references)
         loss = nothing(embeddings)
         if positive.any():

@@ -46,7 +46,12 @@ class InfoNCELoss(nn.Module):
         return self.log_temperature.exp()
 
     def forward(
-        self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor | None = None, ref_labels: Tensor | None = None
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        ref_emb: Tensor | None = None,
+        ref_labels: Tensor | None = None,
+        excluded: Tensor | None = None,
     ) -> Tensor:
         """The loss, a scalar.
 
@@ -55,8 +60,9 @@ class InfoNCELoss(nn.Module):
             labels: int (B,).
             ref_emb: float (R, D), of length 1.
             ref_labels: int (R,).
+            excluded: bool (B, R), or (B, B) without references: pairs that do not count.
         """
-        pairs = form_pairs(embeddings, labels, ref_emb, ref_labels)
+        pairs = form_pairs(embeddings, labels, ref_emb, ref_labels, excluded)
         if not pairs.positive.any():
             return nothing(embeddings)
         if self.log_temperature.requires_grad:

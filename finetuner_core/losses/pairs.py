@@ -12,7 +12,7 @@ class Pairs(NamedTuple):
     """The pairs between embeddings and references.
 
     `ref_emb` (R, D) are the references; `positive` and `negative`, bool (B, R), say which pairs have equal and which
-    have different labels. An item is neither its own positive nor its own negative.
+    have different labels. An item is neither its own positive nor its own negative, and an excluded pair is neither.
     """
 
     ref_emb: Tensor
@@ -20,7 +20,13 @@ class Pairs(NamedTuple):
     negative: Tensor
 
 
-def form_pairs(embeddings: Tensor, labels: Tensor, ref_emb: Tensor | None, ref_labels: Tensor | None) -> Pairs:
+def form_pairs(
+    embeddings: Tensor,
+    labels: Tensor,
+    ref_emb: Tensor | None,
+    ref_labels: Tensor | None,
+    excluded: Tensor | None = None,
+) -> Pairs:
     """Forms the pairs of a batch.
 
     Args:
@@ -28,6 +34,7 @@ def form_pairs(embeddings: Tensor, labels: Tensor, ref_emb: Tensor | None, ref_l
         labels: int (B,).
         ref_emb: float (R, D), or `None` for pairs among the embeddings themselves.
         ref_labels: int (R,), given with `ref_emb`.
+        excluded: bool (B, R), or (B, B) without references: pairs that are neither, whatever their labels.
 
     Raises:
         ValueError: if only one of `ref_emb` and `ref_labels` is given, or a length differs.
@@ -36,12 +43,15 @@ def form_pairs(embeddings: Tensor, labels: Tensor, ref_emb: Tensor | None, ref_l
         raise ValueError("ref_emb and ref_labels go together: give both or neither.")
     if len(embeddings) != len(labels) or (ref_emb is not None and len(ref_emb) != len(ref_labels)):  # type: ignore[arg-type]
         raise ValueError("Every embedding needs one label.")
-    if ref_emb is None or ref_labels is None:
-        same = labels[:, None] == labels[None, :]
-        itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-        return Pairs(embeddings, same & ~itself, ~same)
-    same = labels[:, None] == ref_labels[None, :]
-    return Pairs(ref_emb, same, ~same)
+    same = labels[:, None] == (labels if ref_labels is None else ref_labels)[None, :]
+    counts = torch.ones_like(same)
+    if excluded is not None:
+        if excluded.shape != same.shape:
+            raise ValueError(f"excluded is {tuple(excluded.shape)}, and the pairs are {tuple(same.shape)}.")
+        counts = ~excluded
+    if ref_emb is None:
+        counts = counts & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    return Pairs(embeddings if ref_emb is None else ref_emb, same & counts, ~same & counts)
 
 
 def distances(embeddings: Tensor, ref_emb: Tensor) -> Tensor:

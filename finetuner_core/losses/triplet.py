@@ -30,7 +30,12 @@ class TripletLoss(nn.Module):
         self.mining = mining
 
     def forward(
-        self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor | None = None, ref_labels: Tensor | None = None
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        ref_emb: Tensor | None = None,
+        ref_labels: Tensor | None = None,
+        excluded: Tensor | None = None,
     ) -> Tensor:
         """The loss, a scalar.
 
@@ -39,8 +44,9 @@ class TripletLoss(nn.Module):
             labels: int (B,).
             ref_emb: float (R, D), of length 1.
             ref_labels: int (R,).
+            excluded: bool (B, R), or (B, B) without references: pairs that do not count.
         """
-        references, positive, negative = form_pairs(embeddings, labels, ref_emb, ref_labels)
+        references, positive, negative = form_pairs(embeddings, labels, ref_emb, ref_labels, excluded)
         distance = distances(embeddings, references)
         if self.mining == "hard":
             return self._hard(embeddings, distance, positive, negative)

@@ -151,7 +151,16 @@ def test_an_unknown_task_is_an_error_with_the_tasks(task: str, near: str) -> Non
 def test_the_cores_own_poolings_and_losses_are_there() -> None:
     (core,) = catalogue().plugins
     assert [pooling.name for pooling in core.poolings] == ["native", *TEXT_POOLINGS]
-    assert [loss.name for loss in core.losses] == ["infonce", "triplet", "contrastive"]
+    assert [loss.name for loss in core.losses] == [
+        "infonce",
+        "triplet",
+        "contrastive",
+        "siglip",
+        "cosent",
+        "cosine",
+        "margin_mse",
+        "kl",
+    ]
 
 
 @pytest.mark.parametrize("name", ["first", "parts/first"])
@@ -175,7 +184,7 @@ def test_an_unknown_part_is_an_error_with_what_there_is() -> None:
         catalogue().find_loss("tripled")
     assert str(caught.value) == (
         'There is no loss "tripled". Did you mean "triplet"?\n'
-        "There are: spread, triplet, infonce, triplet, contrastive. "
+        "There are: spread, triplet, infonce, triplet, contrastive, siglip, cosent, cosine, margin_mse, kl. "
         "More come with: pip install finetuner-metric-learning"
     )
     with pytest.raises(UnknownNameError) as caught:
