@@ -4,6 +4,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 from finetuner_core.data.batches import ClassBatches, PairBatches, _Deck, group_pairs
@@ -83,7 +84,8 @@ def test_class_batches(sizes: list[int], batch_size: int, seed: int) -> None:
             assert all(count >= 2 for count in inside.values())
             # As many of each as of any other, but for classes that have no more.
             assert all(
-                count == max(inside.values()) or count == data.classes.tolist().count(label) for label, count in inside.items()
+                count == max(inside.values()) or count == data.classes.tolist().count(label)
+                for label, count in inside.items()
             )
             of_class.update(inside.keys())
             of_item.update(batch)
@@ -153,7 +155,7 @@ def test_a_deck_deals_every_card_once_a_round_and_none_twice_at_once() -> None:
     for seed in range(200):
         rng = random.Random(seed)
         cards = rng.sample(range(100), rng.randint(1, 12))
-        deck = _Deck(cards, rng)
+        deck = _Deck(np.array(cards), np.random.default_rng(seed))
         deals = [deck.deal(rng.randint(0, len(cards))) for _ in range(40)]
         assert all(len(set(deal)) == len(deal) for deal in deals)
         dealt = [card for deal in deals for card in deal]
