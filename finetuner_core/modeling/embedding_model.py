@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from finetuner_core.artifacts.folder import write_folder
 from finetuner_core.artifacts.saved import joined_row, write_towers
@@ -135,6 +136,7 @@ class EmbeddingModel(nn.Module):
         modality: Modality | None = None,
         side: Side | None = None,
         batch_size: int | None = None,
+        width: int | None = None,
     ) -> np.ndarray:
         """Embeddings of raw items.
 
@@ -146,12 +148,15 @@ class EmbeddingModel(nn.Module):
             side: `query` for what asks, `document` for what is found. It makes a difference for a model that puts
                 prompts before its texts, and for one that has two towers.
             batch_size: how many are computed at a time.
+            width: how many numbers of each vector are kept, the first ones, brought to length 1 again: for a model that
+                was trained with widths of that kind (`matryoshka`).
 
         Returns:
-            float32 (N, output_dim), each row of length 1, in the order of the items.
+            float32 (N, output_dim), or (N, width), each row of length 1, in the order of the items.
 
         Raises:
-            OptionError: if the modality is none that the model takes, or was not said.
+            OptionError: if the modality is none that the model takes, or was not said; or if the vectors are not that
+                wide.
             DataError: if an item cannot be read.
         """
         modality = self._checked_modality(modality, side)
@@ -160,7 +165,10 @@ class EmbeddingModel(nn.Module):
         size = 64 if batch_size is None else batch_size
         if size < 1:
             raise OptionError(f"batch_size is {size}; it must be at least 1.")
-        vectors = np.empty((len(items), self.output_dim), dtype=np.float32)
+        kept = self.output_dim if width is None else width
+        if not 1 <= kept <= self.output_dim:
+            raise OptionError(f"width is {kept}; the model's vectors are {self.output_dim} wide.")
+        vectors = np.empty((len(items), kept), dtype=np.float32)
         preprocess = self.preprocess(modality, side)
         cut = 0
         modes = [(module, module.training) for module in self.modules()]
@@ -179,6 +187,8 @@ class EmbeddingModel(nn.Module):
                     for at in range(0, len(order), size):
                         rows = order[at : at + size]
                         embedded = self(modality, [prepared[row] for row in rows], side)
+                        if kept < self.output_dim:
+                            embedded = F.normalize(embedded[:, :kept], dim=1)
                         vectors[[start + row for row in rows]] = embedded.cpu().numpy()
         finally:
             for module, training in modes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
@@ -27,6 +27,7 @@ from finetuner_core.training.freezing import freeze as freeze_model
 from finetuner_core.training.loop import Epoch, train
 from finetuner_core.training.progress import Progress
 from finetuner_core.training.settings import Augment, Precision, Schedule, Settings
+from finetuner_core.training.step import Part
 from finetuner_core.values import RESERVED_OPTIONS, resolve_options
 
 TRAINING_FILE = "training.json"
@@ -80,6 +81,11 @@ def fit(
     lora: int | None = None,
     lora_options: Mapping[str, object] | None = None,
     adapter: bool = False,
+    matryoshka: Sequence[int] = (),
+    memory: int | None = None,
+    eval_every: int | None = None,
+    patience: int | None = None,
+    best_metric: str | None = None,
     augment: Augment = "auto",
     precision: Precision = "auto",
     device: str = "auto",
@@ -150,6 +156,10 @@ def fit(
         max_grad_norm=max_grad_norm,
         freeze=freeze,
         lora=lora,
+        eval_every=eval_every,
+        patience=patience,
+        matryoshka=tuple(matryoshka),
+        memory=memory,
         augment=augment,
         precision=precision,
         device=device,
@@ -229,7 +239,7 @@ def fit(
         for column, side in zip(part.columns, part.sides, strict=True):
             # One item of each column tells whether they fit the model, as the width of vectors must.
             model.preprocess(column.modality, side).prepare(column.take([0]))
-    criterion = build_loss(loss_name, model.output_dim, loss_values).to(target)
+    criterion = build_loss(loss_name, model.output_dim, loss_values, settings.matryoshka, settings.memory).to(target)
     plan = choose_plan(model, data.train, settings, target)
     progress.model(model)
     progress.plan(plan, settings.batch_size, batches.per_epoch, f"{loss_name} loss", loss_values, target)
@@ -238,9 +248,7 @@ def fit(
     before = evaluate_dataset(model, data.eval)
     history = train(
         model,
-        criterion,
-        data.train,
-        batches,
+        [Part(data.train, criterion, batches)],
         plan,
         frozen=frozen,
         on_step=progress.step,

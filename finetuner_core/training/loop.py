@@ -6,19 +6,18 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypedDict, cast
+from typing import TypedDict
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from finetuner_core.data.augment import augment
-from finetuner_core.data.batches import ClassBatches, PairBatches, group_pairs
-from finetuner_core.data.dataset import Dataset
+from finetuner_core.data.batches import MixedBatches
 from finetuner_core.errors import TrainingError
-from finetuner_core.interfaces import ImagePreprocess, Prepared, Preprocess
+from finetuner_core.interfaces import Prepared, Preprocess
 from finetuner_core.modeling.embedding_model import EmbeddingModel, count_cut, warn_of_cut
 from finetuner_core.training.optimizer import build_optimizer, learning_rate_factor
 from finetuner_core.training.settings import Schedule
+from finetuner_core.training.step import Part, embed_columns
 
 logger = logging.getLogger("finetuner")
 
@@ -62,26 +61,26 @@ class Plan:
 
 def train(
     model: EmbeddingModel,
-    loss: nn.Module,
-    data: Dataset,
-    batches: ClassBatches | PairBatches,
+    parts: Sequence[Part],
     plan: Plan,
     *,
+    weights: Sequence[float] | None = None,
     frozen: Sequence[nn.Module] = (),
     on_step: Callable[[float, int], None] = lambda loss, items: None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    is_done: Callable[[int, int], bool] = lambda step, steps: False,
 ) -> list[Epoch]:
     """Trains a model in place.
 
     Args:
         model: on the device where it is to be trained.
-        loss: on the same device.
-        data: what it learns from.
-        batches: which rows make each step.
+        parts: what it learns from; of several, each step takes a batch of one.
         plan: how.
+        weights: for each part its share of the steps, in any unit; else each gives its batches once an epoch.
         frozen: modules that stay in evaluation mode.
         on_step: told the loss and the number of items of each step.
         on_epoch: told each epoch when it ends.
+        is_done: asked after each step, with the number of steps done and of all, whether to end here.
 
     Returns:
         The history, an entry for each epoch.
@@ -90,14 +89,17 @@ def train(
         TrainingError: if the loss is no finite number.
     """
     torch.manual_seed(plan.seed)
+    batches = MixedBatches([part.batches for part in parts], weights, plan.seed)
     steps = plan.epochs * batches.per_epoch
-    optimizer = build_optimizer(model, loss, plan.learning_rate, plan.weight_decay, new=model.new_parameters())
+    losses = nn.ModuleList([part.loss for part in parts])
+    optimizer = build_optimizer(model, losses, plan.learning_rate, plan.weight_decay, new=model.new_parameters())
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate_factor(step, steps, plan.warmup, plan.schedule)
     )
-    groups, cut = _Groups(data), _Cut()
+    cut = _Cut()
     history: list[Epoch] = []
+    done, ended = 0, False
     model.train()
     for module in frozen:
         module.eval()
@@ -105,10 +107,11 @@ def train(
         # A generator takes 64 bits.
         generator = torch.Generator().manual_seed((plan.seed * 1_000_003 + number) % 2**64)
         total, items, start = 0.0, 0, time.perf_counter()
-        for step, rows in enumerate(batches.epoch(number), 1):
+        for step, (which, rows) in enumerate(batches.epoch(number), 1):
+            part = parts[which]
             with torch.autocast(model.device.type, torch.bfloat16, enabled=plan.dtype is torch.bfloat16):
-                columns = embed_columns(model, data, rows, plan.mirror, generator, cut.see)
-            value = _loss_of(loss, columns, torch.tensor(groups.of(rows), device=model.device))
+                columns = embed_columns(model, part.data, rows, plan.mirror, generator, cut.see)
+            value = part.loss_of(columns, rows)
             optimizer.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]
             if not history and step == 1:
@@ -126,7 +129,11 @@ def train(
             schedule.step()
             total += number_of * len(rows)
             items += len(rows)
+            done += 1
             on_step(number_of, len(rows))
+            ended = is_done(done, steps)
+            if ended:
+                break
         seconds = time.perf_counter() - start
         epoch = Epoch(
             epoch=number,
@@ -138,56 +145,10 @@ def train(
         history.append(epoch)
         on_epoch(epoch)
         cut.say_once()
+        if ended:
+            break
     model.eval()
     return history
-
-
-def embed_columns(
-    model: EmbeddingModel,
-    data: Dataset,
-    rows: Sequence[int],
-    mirror: bool | None,
-    generator: torch.Generator,
-    on_prepared: Callable[[Preprocess, Sequence[Prepared]], None] = lambda preprocess, prepared: None,
-) -> list[Tensor]:
-    """Embeddings of some rows, a tensor (B, D) for each column.
-
-    Columns that one encoder reads go through it together, which is faster than one after the other.
-
-    Args:
-        model: the model.
-        data: where the rows are.
-        rows: their numbers.
-        mirror: whether images are mirrored at random; `None` where they are left as they are.
-        generator: where the randomness of images comes from.
-        on_prepared: told of what a preprocess has made of each column's items.
-    """
-    prepared: list[list[Prepared]] = []
-    for column, side in zip(data.columns, data.sides, strict=True):
-        preprocess = model.preprocess(column.modality, side)
-        items = preprocess.prepare(column.take(rows))
-        on_prepared(preprocess, items)
-        if column.modality == "image" and mirror is not None:
-            size = cast("ImagePreprocess", preprocess).image_size
-            items = augment(items, size, generator, mirror=mirror)
-        prepared.append(items)
-    places = [(column.modality, side) for column, side in zip(data.columns, data.sides, strict=True)]
-    if len({model.encoder(modality, side) for modality, side in places}) == 1:
-        modality, side = places[0]
-        embedded: Tensor = model(modality, [item for items in prepared for item in items], side)
-        return list(torch.split(embedded, len(rows)))
-    return [model(modality, items, side) for (modality, side), items in zip(places, prepared, strict=True)]
-
-
-def _loss_of(loss: nn.Module, columns: Sequence[Tensor], labels: Tensor) -> Tensor:
-    if len(columns) == 1:
-        value: Tensor = loss(columns[0], labels)
-    else:
-        anchors, positives = columns
-        # By name, since in pytorch-metric-learning another parameter stands between them; and a copy, since there the
-        # same tensor means the same items, of which none is paired with itself.
-        value = loss(anchors, labels, ref_emb=positives, ref_labels=labels.clone())
-    return value
 
 
 def _warn_of_unreached(model: nn.Module) -> None:
@@ -214,17 +175,3 @@ class _Cut:
             for preprocess, (cut, items) in self.counts.items():
                 warn_of_cut(preprocess, cut, items)
         self.said = True
-
-
-class _Groups:
-    """Labels for the rows of a batch: equal where they belong together."""
-
-    def __init__(self, data: Dataset) -> None:
-        self.classes = data.classes.tolist() if data.form == "labelled" else []
-        self.identities = [column.identities.tolist() for column in data.columns] if data.form == "pairs" else []
-
-    def of(self, rows: Sequence[int]) -> list[int]:
-        if not self.identities:
-            return [self.classes[row] for row in rows]
-        anchors, positives = ([identities[row] for row in rows] for identities in self.identities)
-        return group_pairs(anchors, positives)

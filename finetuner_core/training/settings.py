@@ -16,6 +16,12 @@ Augment = Literal["auto", "none", "crop", "crop+mirror"]
 
 _MINIMA = {"epochs": 1, "batch_size": 2, "weight_decay": 0, "warmup": 0, "max_grad_norm": 0, "seed": 0}
 _WHOLE = ("epochs", "batch_size", "seed")
+_COUNTS = {
+    "lora": "the rank of the matrices, such as 8",
+    "eval_every": "a number of steps, such as 100",
+    "patience": "a number of evaluations, such as 3",
+    "memory": "a number of items, such as 4096",
+}
 _MAX_SEED = 2**64 - 1
 _FREEZABLE = ("backbone", "text", "image", "vector", *SIDES)
 _CHOICES = {"schedule": get_args(Schedule), "precision": get_args(Precision), "augment": get_args(Augment)}
@@ -38,6 +44,10 @@ class Settings:
     max_grad_norm: float
     freeze: str | int | None
     lora: int | None
+    eval_every: int | None
+    patience: int | None
+    matryoshka: tuple[int, ...]
+    memory: int | None
     augment: Augment
     precision: Precision
     device: str
@@ -69,7 +79,13 @@ class Settings:
                 f"freeze is {quote(self.freeze)}; it is backbone, the tower of text, image, query or document, or how "
                 f"many of its first stages, such as 2.{near(str(self.freeze), _FREEZABLE)}"
             )
-        if self.lora is not None and (type(self.lora) is not int or self.lora < 1):
-            raise OptionError(f"lora is {quote(self.lora)}; it is the rank of the matrices, such as 8.")
+        for name, meaning in _COUNTS.items():
+            count = getattr(self, name)
+            if count is not None and (type(count) is not int or count < 1):
+                raise OptionError(f"{name} is {quote(count)}; it is {meaning}.")
+        if self.patience is not None and self.eval_every is None:
+            raise OptionError("patience counts the evaluations in the middle of training: give eval_every as well.")
+        if any(type(width) is not int or width < 1 for width in self.matryoshka):
+            raise OptionError(f"matryoshka is {quote(self.matryoshka)}; it is widths, such as 64,128,256.")
         if self.lora is not None and self.freeze is not None:
             raise OptionError("With lora the backbone stays as it is: freeze does not go with it.")

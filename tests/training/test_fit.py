@@ -400,7 +400,7 @@ class TestImages:
             seen.append(mirror)
             return augment(images, size, generator, mirror=mirror)
 
-        monkeypatch.setattr("finetuner_core.training.loop.augment", watch)
+        monkeypatch.setattr("finetuner_core.training.step.augment", watch)
         fit("pixels", image_folder(tmp_path), augment=how, **FAST | {"epochs": 1})
         assert set(seen) == {"none": set(), "crop": {False}, "crop+mirror": {True}, "auto": {True}}[how]
 

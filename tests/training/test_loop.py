@@ -22,7 +22,8 @@ from finetuner_core.losses.contrastive import ContrastiveLoss
 from finetuner_core.losses.infonce import InfoNCELoss
 from finetuner_core.modeling.build import build_model
 from finetuner_core.modeling.embedding_model import EmbeddingModel
-from finetuner_core.training.loop import Epoch, Plan, embed_columns, train
+from finetuner_core.training.loop import Epoch, Plan, train
+from finetuner_core.training.step import Part, embed_columns
 
 pytestmark = pytest.mark.usefixtures("acme")
 
@@ -44,6 +45,10 @@ PAIRS = Dataset((Column("anchor", "text", ANCHORS), Column("positive", "text", P
 GROUPS = [0, 1, 0, 3, 4]
 
 
+def pairs(loss: nn.Module, batch_size: int = 5) -> Part:
+    return Part(PAIRS, loss, PairBatches(PAIRS, batch_size, 0))
+
+
 def labelled_images(count: int = 12) -> Dataset:
     pixels = np.random.default_rng(0).integers(0, 256, (count, 20, 20, 3), dtype=np.uint8)
     return Dataset(
@@ -63,7 +68,7 @@ def naive_infonce(model: EmbeddingModel, t: float) -> Tensor:
     for i, anchor in enumerate(anchors):
         scores = [torch.exp((anchor * positive).sum() / t) for positive in positives]
         wrong = sum(score for j, score in enumerate(scores) if GROUPS[i] != GROUPS[j])
-        terms += [-torch.log(scores[j] / (scores[j] + wrong)) for j in range(5) if GROUPS[i] == GROUPS[j]]
+        terms.append(-torch.log(scores[i] / (scores[i] + wrong)))
     return torch.stack(terms).mean()
 
 
@@ -75,7 +80,7 @@ def test_a_steps_loss_and_gradients_are_those_of_the_whole_batch() -> None:
     model = build_model("letters", output_dim=6)
     twin = copy.deepcopy(model)
     # Negatives among equal anchors, or a pair that lost its partner, would show in both.
-    (epoch,) = train(model, InfoNCELoss(temperature=0.5), PAIRS, PairBatches(PAIRS, 5, 0), PLAN)
+    (epoch,) = train(model, [pairs(InfoNCELoss(temperature=0.5))], PLAN)
     expected = naive_infonce(twin, 0.5)
     expected.backward()  # type: ignore[no-untyped-call]
     assert epoch["loss"] == pytest.approx(expected.item(), rel=1e-5)
@@ -95,16 +100,22 @@ def test_labelled_items_reach_the_loss_with_their_labels() -> None:
             return embeddings.sum()
 
     data = labelled_images()
-    train(build_model("pixels"), Watching(), data, ClassBatches(data, 6, 2, 0), replace(PLAN, epochs=2))
+    train(build_model("pixels"), [Part(data, Watching(), ClassBatches(data, 6, 2, 0))], replace(PLAN, epochs=2))
     assert [sorted(labels) for labels in seen] == [[0, 0, 1, 1, 2, 2]] * 4
 
 
 def test_a_loss_of_pytorch_metric_learning_takes_pairs_as_it_is() -> None:
     from pytorch_metric_learning.losses import NTXentLoss
 
+    class Grouped(InfoNCELoss):
+        """As those of that library, told nothing but labels."""
+
+        def forward(self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor, ref_labels: Tensor) -> Tensor:  # type: ignore[override]
+            return super().forward(embeddings, labels, ref_emb, ref_labels)
+
     epochs = [
-        train(build_model("letters"), loss, PAIRS, PairBatches(PAIRS, 5, 0), replace(PLAN, epochs=2))
-        for loss in (NTXentLoss(temperature=0.5), InfoNCELoss(temperature=0.5))
+        train(build_model("letters"), [pairs(loss)], replace(PLAN, epochs=2))
+        for loss in (NTXentLoss(temperature=0.5), Grouped(temperature=0.5))
     ]
     theirs, own = ([epoch["loss"] for epoch in history] for history in epochs)
     assert theirs == pytest.approx(own, rel=1e-4)
@@ -141,7 +152,7 @@ def test_everything_follows_from_the_seed(name: str) -> None:
         model = build_model(name, **options)
         data, batches, loss = random_data(name)
         plan = replace(PLAN, epochs=2, seed=seed, mirror=True)
-        train(model, loss, data, batches(seed), plan)
+        train(model, [Part(data, loss, batches(seed))], plan)
         return [*model.state_dict().values(), *loss.state_dict().values()]
 
     first, second, other, large = weights(1), weights(1), weights(2), weights(2**64 - 1)
@@ -166,7 +177,7 @@ def test_gradients_are_shortened_to_the_bound_and_keep_their_direction(bound: fl
     def run(max_grad_norm: float) -> Tensor:
         model = build_model("letters")
         plan = replace(PLAN, max_grad_norm=max_grad_norm)
-        train(model, InfoNCELoss(), PAIRS, PairBatches(PAIRS, 5, 0), plan)
+        train(model, [pairs(InfoNCELoss())], plan)
         return torch.cat([gradient.flatten() for gradient in gradients(model).values()])
 
     free, kept = run(0), run(bound)
@@ -187,9 +198,7 @@ def test_a_loss_that_is_no_number_ends_the_training_before_its_step(bad: float) 
     with pytest.raises(TrainingError) as caught:
         train(
             model,
-            Breaks(),
-            PAIRS,
-            PairBatches(PAIRS, 2, 0),
+            [pairs(Breaks(), 2)],
             replace(PLAN, epochs=3),
             on_step=lambda loss, items: reported.append(loss),
         )
@@ -203,21 +212,18 @@ def test_a_loss_that_is_no_number_ends_the_training_before_its_step(bad: float) 
 def test_the_history_has_an_entry_for_each_epoch() -> None:
     steps: list[tuple[float, int]] = []
     told: list[Epoch] = []
-    batches = PairBatches(PAIRS, 2, 0)
     plan = replace(PLAN, epochs=2, schedule="linear", learning_rate=0.04)
     model = build_model("letters")
     history = train(
         model,
-        InfoNCELoss(),
-        PAIRS,
-        batches,
+        [pairs(InfoNCELoss(), 2)],
         plan,
         on_step=lambda loss, items: steps.append((loss, items)),
         on_epoch=told.append,
     )
     assert told == history
     assert [epoch["epoch"] for epoch in history] == [1, 2]
-    assert [items for _, items in steps] == [1, 2, 2, 1, 2, 2]
+    assert [items for _, items in steps] == [2, 1, 2, 2, 1, 2]
     for number, epoch in enumerate(history):
         own = steps[3 * number : 3 * number + 3]
         assert epoch["loss"] == pytest.approx(sum(loss * items for loss, items in own) / 5)
@@ -233,16 +239,16 @@ def test_bfloat16_is_what_is_computed_in_and_not_what_is_kept() -> None:
     layer = model.encoder("text").extractor.get_submodule("network.letters_out")
     layer.register_forward_hook(lambda module, inputs, output: inside.append(output.dtype))
     plan = replace(PLAN, dtype=torch.bfloat16)
-    (epoch,) = train(model, InfoNCELoss(), PAIRS, PairBatches(PAIRS, 5, 0), plan)
+    (epoch,) = train(model, [pairs(InfoNCELoss())], plan)
     assert inside == [torch.bfloat16]
     assert math.isfinite(epoch["loss"])
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-    train(model, InfoNCELoss(), PAIRS, PairBatches(PAIRS, 5, 0), PLAN)
+    train(model, [pairs(InfoNCELoss())], PLAN)
     assert inside[-1] is torch.float32
 
 
 def test_what_no_gradient_reaches_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     model = build_model("letters")
     model.encoder("text").register_parameter("idle", nn.Parameter(torch.zeros(2)))
-    train(model, InfoNCELoss(), PAIRS, PairBatches(PAIRS, 3, 0), replace(PLAN, epochs=2))
+    train(model, [pairs(InfoNCELoss(), 3)], replace(PLAN, epochs=2))
     assert caplog.messages == ["1 parameters get no gradient and stay as they are, such as towers.0.encoders.text.idle"]
