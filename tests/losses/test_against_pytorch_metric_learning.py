@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from finetuner_core.losses.contrastive import ContrastiveLoss
 from finetuner_core.losses.infonce import InfoNCELoss
+from finetuner_core.losses.memory import MemoryLoss
 from finetuner_core.losses.triplet import TripletLoss
 
 CLOSE: dict[str, Any] = {"rtol": 0.0, "atol": 1e-6}
@@ -78,3 +79,18 @@ class _SquaredReducer(reducers.AvgNonZeroReducer):  # type: ignore[misc]
 def test_contrastive(given: dict[str, Tensor], margin: float) -> None:
     theirs = losses.ContrastiveLoss(pos_margin=0, neg_margin=margin, reducer=_SquaredReducer())
     torch.testing.assert_close(ContrastiveLoss(margin=margin)(**given), theirs(**given), **CLOSE)
+
+
+@pytest.mark.parametrize("kind", ["infonce", "contrastive"])
+def test_cross_batch_memory(kind: str) -> None:
+    """Theirs counts the batch among what is remembered: it has to be larger by that."""
+    own: Any = InfoNCELoss(temperature=0.2)
+    wrapped = losses.NTXentLoss(temperature=own.temperature.item())
+    if kind == "contrastive":
+        own = ContrastiveLoss(margin=0.9)
+        wrapped = losses.ContrastiveLoss(pos_margin=0, neg_margin=0.9, reducer=_SquaredReducer())
+    remembering = MemoryLoss(own, 6, 60).double()
+    theirs = losses.CrossBatchMemory(wrapped, embedding_size=6, memory_size=60 + 24)
+    for seed in range(6):
+        given = batch(seed, with_references=False)
+        torch.testing.assert_close(remembering(**given), theirs(**given), **CLOSE)
