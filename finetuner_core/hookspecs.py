@@ -228,7 +228,8 @@ def build_loss(info: LossInfo, dim: int, options: Mapping[str, OptionValue]) -> 
 
     A loss may take one more argument by name, `excluded`: bool (B, R), or (B, B) without references, true for pairs
     that are neither positive nor negative whatever their labels, such as two rows with the same text. Where `forward`
-    has no such parameter, items that are the same are given one label instead.
+    has no such parameter, the items of pairs that belong together are given one label instead. Only a loss that takes
+    both `excluded` and references can be given a memory of past batches.
 
     Args:
         info: the row that the plugin gave.

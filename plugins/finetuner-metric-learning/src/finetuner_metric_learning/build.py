@@ -8,7 +8,7 @@ from typing import Any
 from pytorch_metric_learning import distances, losses, miners, reducers, regularizers
 
 from finetuner_core.plugin import OptionError, OptionValue
-from finetuner_metric_learning.loss import MinedLoss
+from finetuner_metric_learning.loss import MaskedLoss, MinedLoss
 from finetuner_metric_learning.parts import KINDS, MINER, Kind
 from finetuner_metric_learning.repairs import REPAIRED
 from finetuner_metric_learning.rows import LOSSES
@@ -59,9 +59,9 @@ def build(name: str, dim: int, options: Mapping[str, OptionValue]) -> MinedLoss:
     arguments |= {kind: part for kind, part in parts.items() if part is not None}
     loss = _construct(REPAIRED.get(name) or getattr(losses, name), arguments, name)
     # With swap, the library looks up the distance of a positive and a negative in the row of an anchor.
-    pairs = row.pairs and not given.get("swap")
-    classes = arguments.get("num_classes")
-    return MinedLoss(loss, miner, pairs=pairs, num_classes=classes)
+    swap = given.get("swap")
+    kind = MaskedLoss if row.masks and not row.width and not swap else MinedLoss
+    return kind(loss, miner, pairs=row.pairs and not swap, num_classes=arguments.get("num_classes"))
 
 
 def _build_part(kind: Kind, given: Mapping[str, OptionValue], owner: str) -> Any:

@@ -32,6 +32,7 @@ class Loss:
         reducers: those that it can be reduced with; empty where it is one number from the start.
         mines: whether it takes the choice of a miner.
         pairs: whether it can be formed between two sets of embeddings, as for data in the form of pairs.
+        masks: whether single pairs can be left out of it, where it compares items and not classes.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Loss:
     reducers: tuple[str, ...] = _REDUCERS
     mines: bool = True
     pairs: bool = True
+    masks: bool = True
 
     @property
     def info(self) -> LossInfo:
@@ -77,6 +79,7 @@ LOSSES = (
         "A bound on the angle at the negative of a triplet (Wang et al. 2017)",
         (Option("alpha", "float", 40.0, "The bound, in degrees."),),
         reducers=_FLAT_REDUCERS,
+        masks=False,
     ),
     Loss(
         "ArcFaceLoss",
@@ -121,6 +124,7 @@ LOSSES = (
         "Average precision, made smooth by a histogram of distances (Cakir et al. 2019)",
         (Option("num_bins", "int", 10, "Bins of the histogram.", minimum=1),),
         pairs=False,
+        masks=False,
     ),
     Loss(
         "GeneralizedLiftedStructureLoss",
@@ -191,6 +195,7 @@ LOSSES = (
         "The chance that a softmax over distances draws a positive (Goldberger et al. 2004)",
         (Option("softmax_scale", "float", 1.0, "What distances are multiplied by.", minimum=0),),
         distances=_ANY,
+        masks=False,
     ),
     Loss(
         "NormalizedSoftmaxLoss",
@@ -205,6 +210,7 @@ LOSSES = (
         "One positive pair of each class, against those of the others (Sohn 2016)",
         distances=_ANY,
         pairs=False,
+        masks=False,
     ),
     Loss(
         "NTXentLoss",
@@ -238,6 +244,7 @@ LOSSES = (
         reducers=(),
         mines=False,
         pairs=False,
+        masks=False,
     ),
     Loss(
         "ProxyAnchorLoss",
@@ -271,6 +278,7 @@ LOSSES = (
         distances=_ANY,
         mines=False,
         pairs=False,
+        masks=False,
     ),
     Loss(
         "SignalToNoiseRatioContrastiveLoss",
@@ -282,6 +290,7 @@ LOSSES = (
         "Average precision, made smooth by a sigmoid; batches of n classes of n items (Brown et al. 2020)",
         (_temperature(0.01),),
         pairs=False,
+        masks=False,
     ),
     Loss(
         "SoftTripleLoss",
