@@ -218,31 +218,3 @@ def _shares(steps: int, weights: np.ndarray) -> np.ndarray:
 def _seeds(seed: int, epoch: int) -> tuple[int, int]:
     # A generator takes no number below 0.
     return seed % 2**64, epoch % 2**64
-
-
-def group_pairs(anchors: Sequence[int], positives: Sequence[int]) -> list[int]:
-    """Labels for the pairs of one batch: equal where two pairs share their anchor or their positive.
-
-    What belongs together is then never taken for a negative. It is found within the batch alone: over a whole data set
-    such chains can tie everything together.
-
-    Args:
-        anchors: for each pair the identity of its anchor.
-        positives: for each pair the identity of its positive.
-
-    >>> group_pairs([0, 1, 0, 2], [5, 6, 7, 6])
-    [0, 1, 0, 1]
-    """
-    label = list(range(len(anchors)))
-
-    def root(pair: int) -> int:
-        while label[pair] != pair:
-            label[pair] = pair = label[label[pair]]
-        return pair
-
-    for column in (anchors, positives):
-        first: dict[int, int] = {}
-        for pair, identity in enumerate(column):
-            a, b = root(first.setdefault(identity, pair)), root(pair)
-            label[max(a, b)] = min(a, b)
-    return [root(pair) for pair in range(len(anchors))]

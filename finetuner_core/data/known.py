@@ -44,7 +44,7 @@ class Known:
         query, document = self.items[0].astype(np.int64), self.items[1].astype(np.int64)
         # Only what stands on both sides can be known the other way round.
         asks, answers = np.zeros(self.count, bool), np.zeros(self.count, bool)
-        asks[query], answers[document] = True, True
+        asks[query], answers[self.items[1:]] = True, True
         turned = asks[document] & answers[query]
         keys = np.concatenate([query * self.count + document, document[turned] * self.count + query[turned]])
         return np.unique(keys)

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import itertools
+import os
 import random
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from finetuner_core.data.batches import ClassBatches, PairBatches, _Deck, group_pairs
+from finetuner_core.data.batches import ClassBatches, MixedBatches, PairBatches, _Deck
 from finetuner_core.data.dataset import Column, Dataset
-from finetuner_core.errors import DataError
+from finetuner_core.errors import DataError, OptionError
 
 
 def pairs(rows: int) -> Dataset:
@@ -51,6 +57,99 @@ class TestPairBatches:
     def test_too_few_rows_for_a_batch(self) -> None:
         with pytest.raises(DataError, match=r"^my\.csv has 7 pairs for training, fewer than a batch of 8\.\nGive more"):
             PairBatches(pairs(7), 8, 0)
+
+
+@st.composite
+def pairs_with_slack(draw: st.DrawFn) -> tuple[list[list[str]], int]:
+    """Columns whose items stand in so few rows that there is an order without conflict, and a size of batches."""
+    rows = draw(st.integers(60, 120))
+    often = draw(st.integers(1, 3))
+    rng = random.Random(draw(st.integers(0, 2**32)))
+    columns = [[f"{name} {row % (rows // often)}" for row in range(rows)] for name in ("ask", "say", "not")]
+    for items in columns:
+        rng.shuffle(items)
+    if draw(st.booleans()):  # the same texts on either side, and hard negatives that are positives of others
+        columns[1][0], columns[1][1] = columns[0][2], columns[0][3]
+        columns[2][4], columns[2][5] = columns[1][6], columns[1][7]
+    return columns[: draw(st.integers(2, 3))], draw(st.integers(2, 4))
+
+
+@given(pairs_with_slack(), st.integers(0, 9), st.integers(0, 3))
+@settings(max_examples=60, deadline=None)
+def test_no_conflict_where_it_can_be_avoided(case: tuple[list[list[str]], int], seed: int, number: int) -> None:
+    columns, size = case
+    data = Dataset(tuple(Column(str(n), "text", items) for n, items in enumerate(columns)))
+    batches = PairBatches(data, size, seed)
+    epoch = list(batches.epoch(number))
+    assert sorted(row for batch in epoch for row in batch) == list(range(len(data)))
+    assert {len(batch) for batch in epoch} <= {len(data) // len(epoch), -(-len(data) // len(epoch))}
+    assert batches.unavoidable == 0
+    belongs = set(zip(columns[0], columns[1], strict=True))
+    for batch in epoch:
+        for one, other in itertools.permutations(batch, 2):
+            assert not {items[one] for items in columns} & {items[other] for items in columns}
+            assert not any((columns[0][one], items[other]) in belongs for items in columns[1:])
+
+
+@given(st.lists(st.integers(0, 12), min_size=8, max_size=80), st.integers(2, 8), st.integers(0, 9))
+def test_what_repeats_in_one_column_is_spread_as_evenly_as_can_be(items: list[int], size: int, seed: int) -> None:
+    columns = [f"a {row}" for row in range(len(items))], [f"b {item}" for item in items]
+    batches = PairBatches(Dataset((Column("a", "text", columns[0]), Column("b", "text", columns[1]))), size, seed)
+    counts = Counter(items)
+    assert batches.unavoidable == sum(max(0, count - batches.per_epoch) for count in counts.values())
+    for batch in batches.epoch(1):
+        for item, count in Counter(items[row] for row in batch).items():
+            assert count <= -(-counts[item] // batches.per_epoch)
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 4096])
+def test_an_epoch_goes_on_from_any_step(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetuner_core.data.spread._AT_ONCE", at_once)
+    rng = random.Random(0)
+    columns = [Column(name, "text", [f"{name} {rng.randrange(90)}" for _ in range(100)]) for name in "ab"]
+    scored = Dataset(tuple(columns), scores=np.zeros((100, 1), np.float32))
+    all_of: list[PairBatches | ClassBatches] = [
+        PairBatches(Dataset(tuple(columns)), 7, 3),
+        PairBatches(scored, 7, 3),
+        ClassBatches(labelled([1, 5, 9, 2, 30, 4]), 6, 2, 3),
+    ]
+    for batches in all_of:
+        whole = list(batches.epoch(2))
+        assert len(whole) == batches.per_epoch
+        for start in range(len(whole) + 1):
+            assert list(batches.epoch(2, start)) == whole[start:]
+    mixed = MixedBatches(all_of, [1, 2.5, 1], 0)
+    several = list(mixed.epoch(2))
+    for start in range(len(several) + 1):
+        assert list(mixed.epoch(2, start)) == several[start:]
+
+
+def test_scored_rows_come_once_each_and_may_repeat() -> None:
+    column = Column("a", "text", ["same"] * 11)
+    batches = PairBatches(Dataset((column, column), scores=np.zeros((11, 1), np.float32)), 4, 0)
+    epoch = list(batches.epoch(1))
+    assert sorted(row for batch in epoch for row in batch) == list(range(11))
+    assert batches.unavoidable == 0
+    assert batches.known.excluded(epoch[0]) is None
+
+
+def test_the_order_is_that_of_any_other_process() -> None:
+    # The hash of a text differs between processes, and no order may follow from it.
+    code = (
+        "import random; from finetuner_core.data.batches import PairBatches\n"
+        "from finetuner_core.data.dataset import Column, Dataset\n"
+        "r = random.Random(0)\n"
+        "c = [Column(n, 'text', [f'{r.randrange(40)}' for _ in range(200)]) for n in 'ab']\n"
+        "print(list(PairBatches(Dataset(tuple(c)), 9, 0).epoch(1)))"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(outputs) == 1
+    assert len(outputs.pop()) > 200
 
 
 SIZES = [
@@ -163,37 +262,57 @@ def test_a_deck_deals_every_card_once_a_round_and_none_twice_at_once() -> None:
             assert sorted(dealt[start : start + len(cards)]) == sorted(cards)
 
 
-def naive_groups(anchors: list[int], positives: list[int]) -> set[frozenset[int]]:
-    """Grows the set of what each pair belongs with until nothing changes."""
-    groups = set()
-    for pair in range(len(anchors)):
-        group = {pair}
-        while True:
-            grown = {
-                other
-                for other in range(len(anchors))
-                if any(anchors[other] == anchors[one] or positives[other] == positives[one] for one in group)
-            }
-            if grown == group:
-                break
-            group = grown
-        groups.add(frozenset(group))
-    return groups
+def test_equal_items_of_a_class_count_once() -> None:
+    texts = ["a", "a", "a", "b", "c", "d", "a", "e", "f", "f"]
+    data = Dataset((Column("text", "text", texts),), ["x"] * 4 + ["y"] * 4 + ["z"] * 2, "my.csv")
+    batches = ClassBatches(data, 4, 2, 0)
+    assert (batches.duplicates, batches.left_out) == (3, 1)  # z is one item
+    for number in range(20):
+        for batch in batches.epoch(number):
+            for label in range(3):
+                inside = [texts[row] for row in batch if data.classes[row] == label]
+                assert len(set(inside)) == len(inside)
 
 
-def test_pairs_that_share_anything_are_of_one_group() -> None:
-    for seed in range(200):
-        rng = random.Random(seed)
-        rows, spread = rng.randint(1, 24), rng.choice([2, 8, 30])
-        anchors, positives = ([rng.randrange(spread) for _ in range(rows)] for _ in range(2))
-        labels = group_pairs(anchors, positives)
-        found = {frozenset(row for row, own in enumerate(labels) if own == label) for label in labels}
-        assert found == naive_groups(anchors, positives)
+class TestMixedBatches:
+    def parts(self) -> list[PairBatches | ClassBatches]:
+        return [PairBatches(pairs(40), 4, 1), ClassBatches(labelled([6] * 5), 6, 3, 1), PairBatches(pairs(9), 3, 1)]
 
+    def test_without_weights_each_part_gives_its_own_epoch_in_random_order(self) -> None:
+        parts = self.parts()
+        mixed = MixedBatches(parts, None, 0)
+        assert mixed.per_epoch == 10 + 5 + 3
+        for number in (1, 2, 5):
+            epoch = list(mixed.epoch(number))
+            for which, part in enumerate(parts):
+                assert [rows for one, rows in epoch if one == which] == list(part.epoch(number))
+        orders = {tuple(which for which, _ in mixed.epoch(number)) for number in range(1, 9)}
+        assert len(orders) == 8
 
-def test_group_pairs_of_hand_made_cases() -> None:
-    assert group_pairs([], []) == []
-    # Equal numbers of an anchor and of a positive mean nothing: they number different things.
-    assert group_pairs([0, 1], [1, 0]) == [0, 1]
-    # A chain: 0-1 by the positive, 1-2 by the anchor.
-    assert group_pairs([0, 1, 1, 3], [5, 5, 6, 7]) == [0, 0, 0, 3]
+    @pytest.mark.parametrize(
+        ("weights", "steps"),
+        [([1, 1, 1], [6, 6, 6]), ([1, 3, 1], [4, 10, 4]), ([1000, 1, 1], [16, 1, 1]), ([0.1, 0.1, 0.2], [5, 5, 8])],
+    )
+    def test_a_part_has_its_share_and_no_row_is_passed_over(self, weights: list[float], steps: list[int]) -> None:
+        parts = self.parts()
+        mixed = MixedBatches(parts, weights, 0)
+        epochs = [list(mixed.epoch(number)) for number in range(1, 8)]
+        for which, part in enumerate(parts):
+            assert all([one for one, _ in epoch].count(which) == steps[which] for epoch in epochs)
+            given = [rows for epoch in epochs for one, rows in epoch if one == which]
+            endless = (rows for number in itertools.count(1) for rows in part.epoch(number))
+            assert given == list(itertools.islice(endless, len(given)))
+
+    @given(st.lists(st.floats(1e-3, 1e3), min_size=3, max_size=3))
+    def test_shares_are_as_near_to_the_weights_as_whole_steps_can_be(self, weights: list[float]) -> None:
+        mixed = MixedBatches(self.parts(), weights, 0)
+        assert mixed.steps.sum() == mixed.per_epoch == 18
+        for steps, weight in zip(mixed.steps, weights, strict=True):
+            assert abs(steps - 1 - 15 * weight / sum(weights)) < 1
+
+    def test_weights_that_are_none(self) -> None:
+        with pytest.raises(OptionError, match=r"^There are 2 weights for 3 data sets\. Give one for each\.$"):
+            MixedBatches(self.parts(), [1, 2], 0)
+        for weight in (0.0, -1.0, float("nan"), float("inf")):
+            with pytest.raises(OptionError, match=r"^A weight is .*; it must be a number above 0\.$"):
+                MixedBatches(self.parts(), [1, weight, 2], 0)
