@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -67,10 +68,10 @@ def test_an_image_in_memory_is_equal_to_itself_alone() -> None:
 @pytest.mark.parametrize(
     ("columns", "labels", "message"),
     [
-        ((TEXTS,), None, "one column and labels, or two columns and none"),
-        ((TEXTS, TEXTS), ["x"] * 4, "one column and labels, or two columns and none"),
-        ((TEXTS, TEXTS, TEXTS), None, "one column and labels, or two columns and none"),
-        ((), ["x"], "one column and labels, or two columns and none"),
+        ((TEXTS,), None, "Data without labels has two columns or more: an anchor, and what belongs to it"),
+        ((TEXTS, TEXTS), ["x"] * 4, r"Labelled data has one column and labels\."),
+        ((), None, "Data without labels has two columns or more"),
+        ((), ["x"], r"Labelled data has one column and labels\."),
         ((TEXTS,), ["x"] * 3, r"The columns of my\.csv have different lengths: \[3, 4\]"),
         ((TEXTS, Column("b", "text", ["p"])), None, r"different lengths: \[1, 4\]"),
         ((Column("text", "text", []),), [], r"^my\.csv holds no items\.$"),
@@ -80,3 +81,62 @@ def test_an_image_in_memory_is_equal_to_itself_alone() -> None:
 def test_refuses_what_does_not_go_together(columns: tuple[Column, ...], labels: list[str] | None, message: str) -> None:
     with pytest.raises(DataError, match=message):
         Dataset(columns, labels, source="my.csv")
+
+
+def test_further_columns_are_hard_negatives() -> None:
+    triplets, tuples = Dataset((TEXTS,) * 3), Dataset((TEXTS,) * 5)
+    assert (triplets.form, triplets.negatives, triplets.sides) == ("pairs", (TEXTS,), ("query", "document", "document"))
+    assert triplets.summary() == "4 pairs of texts with 1 hard negative"
+    assert tuples.summary() == "4 pairs of texts with 3 hard negatives"
+    assert Dataset((TEXTS, TEXTS)).negatives == ()
+
+
+def test_scores_make_it_scored() -> None:
+    pairs = Dataset((TEXTS, TEXTS), scores=np.arange(4, dtype=np.float32)[:, None])
+    assert (pairs.form, pairs.negatives, pairs.summary()) == ("scored", (), "4 scored pairs of texts")
+    assert Dataset((TEXTS, PATHS), scores=np.zeros((4, 1), np.float32)).summary() == "4 scored text-image pairs"
+    several = Dataset((TEXTS,) * 4, scores=np.arange(12, dtype=np.float32).reshape(4, 3))
+    assert (several.form, several.summary()) == ("scored", "4 scored texts with 3 candidates")
+    taken = several.select([2, 0])
+    assert taken.scores is not None
+    assert taken.scores.tolist() == [[6, 7, 8], [0, 1, 2]]
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 1), (3, 2), (4, 3)])
+def test_scores_must_be_one_for_each_candidate(shape: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match=r"Scores have the shape .* after the first is \(4, 2\)\."):
+        Dataset((TEXTS, TEXTS, TEXTS), scores=np.zeros(shape, np.float32))
+
+
+def test_labelled_data_has_no_scores() -> None:
+    with pytest.raises(DataError, match="Labelled data has one column and labels"):
+        Dataset((TEXTS,), ["x"] * 4, scores=np.zeros((4, 0), np.float32))
+
+
+class Lazy:
+    """Items that are read when they are asked for, and the rows that were read."""
+
+    def __init__(self, items: list[str], read: list[int], rows: list[int] | None = None) -> None:
+        self.all, self.read = items, read
+        self.rows = list(range(len(items))) if rows is None else rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> list[object]:
+        self.read += [self.rows[row] for row in rows]
+        return [self.all[self.rows[row]] for row in rows]
+
+    def select(self, rows: Sequence[int] | np.ndarray) -> Lazy:
+        return Lazy(self.all, self.read, [self.rows[row] for row in rows])
+
+    def identities(self) -> np.ndarray:
+        return np.arange(len(self.rows))
+
+
+def test_cells_are_read_when_they_are_asked_for() -> None:
+    read: list[int] = []
+    column = Column("text", "text", Lazy(["a", "b", "c", "d"], read))
+    part = Dataset((column, column)).select([3, 1, 0]).columns[0]
+    assert (read, len(part), part.identities.tolist()) == ([], 3, [0, 1, 2])
+    assert (part.take([2, 0]), read) == (["a", "d"], [0, 3])
