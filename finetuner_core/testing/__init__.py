@@ -51,6 +51,8 @@ Of each loss that it adds:
     scalar                  it is one finite number
     gradient                embeddings and parameters get a finite gradient
     references              it takes references, finite and with a gradient as well
+    scored                  so it does scores, or scored data are refused by its name
+    excluded                where it takes `excluded`, these pairs do not count
     no_pairs                without a pair it is a zero that can be differentiated
     order                   neither the order of the batch nor the numbers that stand for labels matter
 """

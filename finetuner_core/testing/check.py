@@ -39,7 +39,7 @@ BACKBONE = {
     "offline": "weights",
 }
 POOLING = dict.fromkeys(("width", "padding", "one_token", "gradient"), "poolings")
-LOSS = dict.fromkeys(("scalar", "gradient", "references", "no_pairs", "order"), "losses")
+LOSS = dict.fromkeys(("scalar", "gradient", "references", "scored", "excluded", "no_pairs", "order"), "losses")
 
 _COMPUTING = ("torch", "numpy", "safetensors", "tqdm")
 

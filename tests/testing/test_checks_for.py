@@ -24,7 +24,7 @@ BACKBONE_IDS = [
     *("eval", "bf16", "gradient", "stages", "save", "leftovers", "unknown_option", "offline"),
 ]
 POOLING_IDS = ["width", "padding", "one_token", "gradient"]
-LOSS_IDS = ["scalar", "gradient", "references", "no_pairs", "order"]
+LOSS_IDS = ["scalar", "gradient", "references", "scored", "excluded", "no_pairs", "order"]
 
 # What pytest itself runs here in a process of its own has no plugin to check: each check fails, and says so.
 CONFTEST = """

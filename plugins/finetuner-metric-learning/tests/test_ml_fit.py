@@ -49,6 +49,7 @@ def pairs() -> Dataset:
         ("ProxyAnchorLoss", {}),  # fit knows the number of classes
         ("ArcFaceLoss", {"num_classes": CLASSES, "miner": "BatchHardMiner"}),
         ("metric-learning/MultiSimilarityLoss", {"miner": "MultiSimilarityMiner", "miner_epsilon": 0.2}),
+        ("SupConLoss", {}),
         ("TripletMarginLoss", {"distance": "CosineSimilarity", "margin": 0.2, "miner": "TripletMarginMiner"}),
     ],
 )

@@ -25,11 +25,14 @@ def default(option: Option) -> str:
 
 
 def tables() -> str:
-    lines = ["| loss | what it is | own options, with their defaults | pairs | miner |", "|---|---|---|---|---|"]
+    lines = [
+        "| loss | what it is | own options, with their defaults | pairs | miner | masks |",
+        "|---|---|---|---|---|---|",
+    ]
     for row in LOSSES:
         own = [option for option in row.info.options if option.name == "num_classes" or option in row.options]
-        marks = ("yes" if row.pairs else "no"), ("yes" if row.mines else "no")
-        lines.append(f"| `{row.name}` | {row.description} | {shown(own)} | {marks[0]} | {marks[1]} |")
+        marks = " | ".join("yes" if mark else "no" for mark in (row.pairs, row.mines, row.masks and not row.width))
+        lines.append(f"| `{row.name}` | {row.description} | {shown(own)} | {marks} |")
     lines += ["", "| miner | its options, each with `miner_` before it |", "|---|---|"]
     lines += [f"| `{name}` | {shown(options)} |" for name, options in MINER.classes.items()]
     lines += ["", "| option | one of | their options, with its name before them |", "|---|---|---|"]

@@ -14,6 +14,8 @@ from pytorch_metric_learning import distances, losses, miners, reducers, regular
 from torch import Tensor
 
 from finetuner_core import builtin
+from finetuner_core.catalogue.registry import catalogue
+from finetuner_core.errors import UnknownNameError
 from finetuner_core.plugin import Option
 from finetuner_metric_learning import plugin
 from finetuner_metric_learning.parts import DISTANCE, EMBEDDING_REGULARIZER, KINDS, MINER, REDUCER, WEIGHT_REGULARIZER
@@ -194,3 +196,19 @@ def test_a_row_says_whether_the_library_takes_a_miner_and_references(
 def test_the_plugin_lists_the_rows() -> None:
     assert [info.name for info in plugin.list_losses()] == [row.name for row in LOSSES]
     assert len({row.name for row in LOSSES}) == len(LOSSES)
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("supcon", "SupConLoss"),
+        ("multi-similarity", "MultiSimilarityLoss"),
+        ("arcface", "ArcFaceLoss"),
+        ("proxy-anchor", "ProxyAnchorLoss"),
+        ("nt-xent", "NTXentLoss"),
+    ],
+)
+def test_a_loss_by_the_name_of_its_paper_is_near_the_one_of_the_library(typed: str, name: str) -> None:
+    with pytest.raises(UnknownNameError, match=f'There is no loss "{typed}". Did you mean .*"{name}"'):
+        catalogue().find_loss(typed)
+    assert catalogue().find_loss(name)[0].namespace == "metric-learning"

@@ -27,13 +27,20 @@ class Spread(nn.Module):
     """The mean similarity of different items, less that of like ones."""
 
     def forward(
-        self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor | None = None, ref_labels: Tensor | None = None
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        ref_emb: Tensor | None = None,
+        ref_labels: Tensor | None = None,
+        excluded: Tensor | None = None,
     ) -> Tensor:
         if fault("loss: references ignored"):
             ref_emb, ref_labels = None, None
         same = labels[:, None] == (labels if ref_labels is None else ref_labels)
         similar = embeddings @ (embeddings if ref_emb is None else ref_emb).T
         pairs = torch.ones_like(same) if ref_emb is not None else ~torch.eye(len(labels), dtype=torch.bool)
+        if excluded is not None and not fault("loss: excluded ignored"):
+            pairs = pairs & ~excluded
         if fault("loss: labels as numbers"):
             similar = similar * labels
         values = torch.where(same, -similar, similar)[pairs]
@@ -44,3 +51,15 @@ class Spread(nn.Module):
         if not len(values) and not fault("loss: mean of nothing"):
             return embeddings.sum() * 0
         return values.mean()
+
+
+class Ranked(nn.Module):
+    """How far the similarities of candidates are from their scores."""
+
+    def forward(self, embeddings: Tensor, scores: Tensor, ref_emb: Tensor) -> Tensor:
+        similar = (embeddings[:, None] * ref_emb).sum(2)
+        if fault("loss: scores ignored"):
+            scores = torch.ones_like(scores)
+        if fault("loss: divided by the spread of scores"):
+            scores = scores / scores.std()
+        return (similar - scores).abs().mean()

@@ -80,11 +80,14 @@ def build_pooling(dim: int) -> Pooling:
 
 @hookimpl
 def list_losses() -> Iterable[LossInfo]:
-    return (LossInfo("spread", "Different ones apart, like ones together"),)
+    return (
+        LossInfo("spread", "Different ones apart, like ones together"),
+        LossInfo("ranked", "Candidates as near as their scores", forms=("scored",)),
+    )
 
 
 @hookimpl
-def build_loss(options: Mapping[str, OptionValue]) -> nn.Module:
+def build_loss(info: LossInfo, options: Mapping[str, OptionValue]) -> nn.Module:
     from toy import parts
 
-    return parts.Spread()
+    return parts.Ranked() if info.name == "ranked" else parts.Spread()

@@ -364,7 +364,7 @@ LOSSES = (
 LEFT_OUT = {
     "BaseLossWrapper": "no loss by itself",
     "BaseMetricLossFunction": "no loss by itself",
-    "CrossBatchMemory": "wraps another loss; it keeps embeddings of past batches",
+    "CrossBatchMemory": "wraps another loss to compare it with past batches, which Finetuner does itself: `memory`",
     "EmbeddingRegularizerMixin": "no loss by itself; see the option `embedding_regularizer`",
     "GenericPairLoss": "no loss by itself",
     "InstanceLoss": "takes the number of a class for that of an item of the batch, so that it depends on their order",
