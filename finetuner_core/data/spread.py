@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from finetuner_core.data.known import Known, ranges
+from finetuner_core.data.known import Known, distinct, ranges
 
 # So many batches are settled together: a row can change places with any of theirs.
 _AT_ONCE = 4096
@@ -67,7 +67,7 @@ class Spread:
         if known.form == "pairs":
             tokens.append(_claims(known, contested, width))
         # A row that holds an item has no need to claim it, and held comes before claimed.
-        keys = np.unique(np.concatenate(tokens))
+        keys = distinct(np.concatenate(tokens))
         keys = keys[np.diff(keys >> 1, prepend=-1) != 0]
         self.tokens = keys % width
         self.start = np.zeros(rows + 1, np.int32 if len(keys) < 2**31 else np.int64)
