@@ -18,8 +18,8 @@ class MemoryLoss(nn.Module):
 
     Of labelled data what is remembered belongs to the items of its label. Of pairs references alone are remembered, and
     none of them belongs to an anchor of another batch: they are further negatives. Whether one is a known positive of
-    an anchor, or an item of the batch once more, only the caller can see: `items` has the numbers under which it was
-    remembered, and `excluded` takes a column for each of them.
+    an anchor, or an item of the batch once more, only the caller can see: the buffer `items` has the numbers under
+    which all was remembered, and `excluded` takes a column for each of them.
 
     All of it is in buffers: a saved state goes on where it was.
 
@@ -69,14 +69,17 @@ class MemoryLoss(nn.Module):
             excluded: bool (B, R + size), or (B, B + size) without references: pairs that do not count, those with what
                 is remembered after those of the batch, in the order of `items`.
             items: int (R,), or (B,) without references: a number for each, over the whole data set and at least 0.
+                Labelled data can do without.
 
         Raises:
-            ValueError: if a shape does not fit.
+            ValueError: if a shape does not fit, or pairs come without `items`.
         """
         references = embeddings if ref_emb is None else ref_emb
         of_references = labels if ref_labels is None else ref_labels
         if references.ndim != 2:
             raise ValueError("A memory is for labels and pairs, not for scores.")
+        if ref_emb is not None and items is None:
+            raise ValueError("Without items nobody could tell what of the memory belongs to later anchors: give them.")
         shape = (len(embeddings), len(references) + self.size)
         if excluded is not None and excluded.shape != shape:
             raise ValueError(

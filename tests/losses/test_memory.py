@@ -56,7 +56,7 @@ def test_of_pairs_what_was_seen_last_is_negative(loss: nn.Module) -> None:
         references, ref_labels = points(2 * count, step + 100), torch.arange(2 * count)
         every = torch.cat([ref_labels, torch.arange(1000, 1000 + len(seen))])
         expected = loss(anchors, labels, torch.stack([*references, *seen]), every)
-        torch.testing.assert_close(remembering(anchors, labels, references, ref_labels), expected)
+        torch.testing.assert_close(remembering(anchors, labels, references, ref_labels, items=ref_labels), expected)
         seen.extend(references)
 
 
@@ -161,6 +161,8 @@ def test_a_loss_that_cannot_be_told_which_pairs_do_not_count_is_refused() -> Non
 def test_what_does_not_fit_is_refused() -> None:
     remembering, rows = memory(InfoNCELoss()), torch.arange(4)
     with pytest.raises(ValueError, match=r"excluded is \(4, 4\), and the pairs with those of the memory are \(4, 14\)"):
-        remembering(points(4, 1), rows, points(4, 2), rows, excluded=torch.zeros(4, 4, dtype=torch.bool))
+        remembering(points(4, 1), rows, points(4, 2), rows, torch.zeros(4, 4, dtype=torch.bool), items=rows)
+    with pytest.raises(ValueError, match="belongs to later anchors: give them"):
+        remembering(points(4, 1), rows, points(4, 2), rows)
     with pytest.raises(ValueError, match="not for scores"):
         remembering(points(4, 1), torch.zeros(4, 2), points(8, 2).reshape(4, 2, DIM))

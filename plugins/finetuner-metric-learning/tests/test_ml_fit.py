@@ -13,7 +13,7 @@ from finetuner_core.data.dataset import Column, Dataset
 from finetuner_core.plugin import DataError, OptionError
 
 FAST: dict[str, Any] = {
-    "epochs": 30,
+    "epochs": 80,
     "batch_size": 32,
     "learning_rate": 0.03,
     "model_options": {"hidden_sizes": (16,)},
