@@ -49,24 +49,32 @@ class Known:
         keys = np.concatenate([query * self.count + document, document[turned] * self.count + query[turned]])
         return distinct(keys)
 
-    def excluded(self, rows: Rows) -> np.ndarray | None:
+    def references(self, rows: Rows) -> np.ndarray:
+        """What the items of a batch are compared with, as numbers over the whole data set, int64 (R,)."""
+        items = self.items[:, np.asarray(rows)]
+        return (items if self.form == "labelled" else items[1:]).ravel().astype(np.int64)
+
+    def excluded(self, rows: Rows, remembered: np.ndarray | None = None) -> np.ndarray | None:
         """The pairs of a batch that must count as neither positive nor negative although their labels differ.
 
         Args:
             rows: the row numbers of the batch.
+            remembered: further references, int64 (M,), by the numbers that `references` gave of them; -1 for none.
 
         Returns:
-            For pairs bool (B, R), of anchors and of references: the positives, then each column of hard negatives. For
-            labelled data bool (B, B). None where there is no such pair.
+            For pairs bool (B, R + M), of anchors and of references: the positives, then each column of hard negatives.
+            For labelled data bool (B, B + M). None where there is no such pair.
         """
         if self.form == "scored":
             return None
-        items = self.items[:, np.asarray(rows)]
+        items, others = self.items[0, np.asarray(rows)], self.references(rows)
+        if remembered is not None:
+            others = np.concatenate([others, remembered])
         if self.form == "labelled":
-            return _repeated(items[0])
-        size = len(items[0])
-        anchors, anchor_of = np.unique(items[0], return_inverse=True)
-        documents, document_of = np.unique(items[1:].ravel(), return_inverse=True)
+            return _repeated(items, others)
+        size = len(items)
+        anchors, anchor_of = np.unique(items, return_inverse=True)
+        documents, document_of = np.unique(others, return_inverse=True)
         query, found = self._joined(anchors, documents)
         once = np.bincount(document_of)[document_of[:size]] == 1
         if len(query) == len(anchors) == size and once.all():
@@ -139,11 +147,11 @@ class Known:
             np.minimum.at(references, right, lower)
 
 
-def _repeated(items: np.ndarray) -> np.ndarray | None:
-    """Where an item stands beside itself, bool (B, B), or None where none does."""
-    if len(np.unique(items)) == len(items):
+def _repeated(items: np.ndarray, others: np.ndarray) -> np.ndarray | None:
+    """Where an item stands once more among the others, of which it is itself one: bool (B, R); None where none does."""
+    if len(np.unique(others)) == len(others):
         return None
-    same: np.ndarray = items[:, None] == items[None, :]
+    same: np.ndarray = items[:, None] == others[None, :]
     np.fill_diagonal(same, False)
     return same
 

@@ -16,6 +16,7 @@ from finetuner_core.data.dataset import Dataset
 from finetuner_core.data.known import Rows
 from finetuner_core.interfaces import ImagePreprocess, Prepared, Preprocess
 from finetuner_core.losses.excluded import takes_excluded
+from finetuner_core.losses.memory import MemoryLoss
 from finetuner_core.modeling.embedding_model import EmbeddingModel
 from finetuner_core.modeling.encoder import Encoder
 
@@ -55,7 +56,11 @@ class Part:
             # since there the same tensor means the same items, of which none is paired with itself.
             given["ref_emb"] = torch.cat(others)
             given["ref_labels"] = torch.from_numpy(ref_labels.copy()).to(device)
-        if told and (excluded := known.excluded(rows)) is not None:
+        remembered = None
+        if isinstance(self.loss, MemoryLoss):
+            given["items"] = torch.from_numpy(known.references(rows)).to(device)
+            remembered = self.loss.items.cpu().numpy()
+        if told and (excluded := known.excluded(rows, remembered)) is not None:
             given["excluded"] = torch.from_numpy(excluded).to(device)
         value = self.loss(anchors, torch.from_numpy(labels).to(device), **given)
         return value

@@ -139,3 +139,35 @@ def test_items_of_different_modalities_differ() -> None:
     text, image, more = (set(own.tolist()) for own in numbered(columns))
     assert not image & (text | more)
     assert len(text & more) == 1
+
+
+@pytest.mark.parametrize("form", ["labelled", "pairs", "tuples"])
+def test_what_is_remembered_is_excluded_as_if_it_stood_in_the_batch(form: str) -> None:
+    """A batch beside a memory of another one, against a double loop over the texts."""
+    rng = random.Random(0)
+    rows = [[rng.choice("abcdefgh") for _ in range(3)] for _ in range(40)]
+    if form == "labelled":
+        columns = [[row[0] for row in rows]]
+        data = Dataset((Column("text", "text", columns[0]),), [row[1] for row in rows])
+    else:
+        columns = [list(column) for column in zip(*rows, strict=True)][: 2 if form == "pairs" else 3]
+        data = Dataset(tuple(Column(f"c{i}", "text", column) for i, column in enumerate(columns)))
+    known, now, before = Known(data), [3, 30, 7, 12], [5, 21, 8]
+    remembered = np.concatenate([known.references(before), [-1, -1]])
+    found = known.excluded(now, remembered)
+    belong = {(row[0], row[1]) for row in rows} if form != "labelled" else set()
+
+    def texts(batch: list[int]) -> list[str]:
+        return [column[row] for column in (columns if form == "labelled" else columns[1:]) for row in batch]
+
+    expected = [
+        [
+            place != i
+            and (columns[0][row] == text or {(columns[0][row], text), (text, columns[0][row])} & belong != set())
+            for place, text in enumerate([*texts(now), *texts(before)])
+        ]
+        + [False, False]
+        for i, row in enumerate(now)
+    ]
+    assert found is not None
+    assert found.tolist() == expected
