@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from finetuner_core.losses.siglip import SigLIPLoss
 
-open_clip = pytest.importorskip("open_clip")
+loss_of_open_clip = pytest.importorskip("open_clip.loss")
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -20,7 +20,7 @@ def test_siglip(seed: int, scale: float, bias: float) -> None:
     loss, numbers = SigLIPLoss(scale=scale, bias=bias).double(), torch.arange(7)
 
     own = loss(images, numbers, texts, numbers)
-    theirs = open_clip.SigLipLoss()(images, texts, loss.scale, loss.bias)
+    theirs = loss_of_open_clip.SigLipLoss()(images, texts, loss.scale, loss.bias)
 
     torch.testing.assert_close(own, theirs, rtol=0.0, atol=1e-6)
     inputs = [rows, *loss.parameters()]
