@@ -22,6 +22,7 @@ INTERFACES = (
     "FeatureExtractor",
     "Stage",
     "Pooling",
+    "CrossEncoder",
 )
 _SECTION = re.compile(r"^(Args|Returns|Raises):$")
 _ENTRY = re.compile(r"^(\w+): (.*)")

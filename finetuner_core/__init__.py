@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from finetuner_core.data.dataset import Column, Dataset
     from finetuner_core.errors import FinetunerError
     from finetuner_core.evaluation.evaluate import evaluate
+    from finetuner_core.mining.mine import mine
+    from finetuner_core.mining.report import MiningResult
     from finetuner_core.modeling.build import build_model, load
     from finetuner_core.modeling.embedding_model import EmbeddingModel
     from finetuner_core.training.fit import FitResult, fit
@@ -23,12 +25,14 @@ __all__ = [
     "EmbeddingModel",
     "FinetunerError",
     "FitResult",
+    "MiningResult",
     "build_model",
     "describe_models",
     "evaluate",
     "fit",
     "list_models",
     "load",
+    "mine",
 ]
 
 _HOME = {
@@ -37,12 +41,14 @@ _HOME = {
     "EmbeddingModel": "finetuner_core.modeling.embedding_model",
     "FinetunerError": "finetuner_core.errors",
     "FitResult": "finetuner_core.training.fit",
+    "MiningResult": "finetuner_core.mining.report",
     "build_model": "finetuner_core.modeling.build",
     "describe_models": "finetuner_core.catalogue.table",
     "evaluate": "finetuner_core.evaluation.evaluate",
     "fit": "finetuner_core.training.fit",
     "list_models": "finetuner_core.catalogue.table",
     "load": "finetuner_core.modeling.build",
+    "mine": "finetuner_core.mining.mine",
 }
 
 

@@ -20,7 +20,7 @@ from finetuner_core.values import BackboneInfo, LossInfo, Modality, OptionValue,
 if TYPE_CHECKING:
     from torch import nn
 
-    from finetuner_core.interfaces import FeatureExtractor, LoadedBackbone, Pooling
+    from finetuner_core.interfaces import CrossEncoder, FeatureExtractor, LoadedBackbone, Pooling
 
 PROJECT = "finetuner"
 
@@ -253,4 +253,34 @@ def build_loss(info: LossInfo, dim: int, options: Mapping[str, OptionValue]) -> 
     >>> loss = build_loss(info, dim=2, options={"weight": 0.5})
     >>> loss(torch.eye(2), torch.tensor([0, 1])).item()
     0.0
+    """
+
+
+@hookspec(firstresult=True)
+def load_cross_encoder(name: str) -> CrossEncoder | None:
+    """Opens a cross-encoder, which scores anew what a search has found (`finetuner mine --cross-encoder`).
+
+    Args:
+        name: what followed `namespace/`, a name without a namespace, or a path, which is handed to every plugin.
+
+    Returns:
+        The network, or `None` where the plugin does not know it.
+
+    Raises:
+        WeightsError: if its weights cannot be had, or it gives no single score; the message says what to do.
+
+    >>> import torch
+    >>> from finetuner_core.interfaces import CrossEncoder
+    >>> from finetuner_core.plugin import hookimpl
+    >>> class Shared(CrossEncoder):
+    ...     def score(self, queries, documents, batch_size):
+    ...         pairs = zip(queries, documents)
+    ...         return torch.tensor([float(len({*query.split()} & {*text.split()})) for query, text in pairs])
+    >>> @hookimpl
+    ... def load_cross_encoder(name):
+    ...     return Shared() if name == "shared-words" else None
+    >>> load_cross_encoder("shared-words").score(["a cat"], ["the cat"], batch_size=64)
+    tensor([1.])
+    >>> load_cross_encoder("huge") is None
+    True
     """

@@ -162,3 +162,20 @@ class LoadedBackbone:
     save: Callable[[nn.Module, Path], None]
     new_weights: tuple[str, ...] = ()
     sides: Mapping[Side, Preprocess] = field(default_factory=dict)
+
+
+class CrossEncoder(nn.Module, ABC):
+    """A network that reads a query and a document together and gives one score for the two: slow and exact."""
+
+    @abstractmethod
+    def score(self, queries: Sequence[str], documents: Sequence[str], batch_size: int) -> Tensor:
+        """How well each document answers the query beside it.
+
+        Args:
+            queries: N texts.
+            documents: N texts.
+            batch_size: how many pairs are computed at a time.
+
+        Returns:
+            float32 (N,), on the CPU, higher for what fits better.
+        """

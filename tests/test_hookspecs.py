@@ -56,6 +56,7 @@ def test_there_are_the_hooks_that_the_design_names() -> None:
         "build_pooling",
         "list_losses",
         "build_loss",
+        "load_cross_encoder",
     }
 
 

@@ -21,6 +21,7 @@ ORDER = (
     "modeling",
     "losses",
     "evaluation",
+    "mining",
     "training",
     "finetuner_core",
     "cli",

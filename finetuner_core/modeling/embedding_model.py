@@ -159,6 +159,22 @@ class EmbeddingModel(nn.Module):
                 wide.
             DataError: if an item cannot be read.
         """
+        vectors, cut = self.encode_and_count(items, modality=modality, side=side, batch_size=batch_size, width=width)
+        if (cut, len(items)) not in self._said_of_cut:  # evaluation encodes the same texts before and after
+            self._said_of_cut.add((cut, len(items)))
+            self.warn_of_cut(cut, len(items), modality=modality, side=side)
+        return vectors
+
+    def encode_and_count(
+        self,
+        items: Sequence[object] | Cells | np.ndarray,
+        *,
+        modality: Modality | None = None,
+        side: Side | None = None,
+        batch_size: int | None = None,
+        width: int | None = None,
+    ) -> tuple[np.ndarray, int]:
+        """As `encode`, for many items a part at a time: it logs nothing, and gives the number of texts cut as well."""
         modality = self._checked_modality(modality, side)
         if isinstance(items, str | bytes | Path) or not hasattr(items, "__len__"):
             raise DataError(f"encode takes a list of items, not one {type(items).__name__}: write encode([...]).")
@@ -193,10 +209,11 @@ class EmbeddingModel(nn.Module):
         finally:
             for module, training in modes:
                 module.training = training
-        if (cut, len(items)) not in self._said_of_cut:  # evaluation encodes the same texts before and after
-            self._said_of_cut.add((cut, len(items)))
-            warn_of_cut(preprocess, cut, len(items))
-        return vectors
+        return vectors, cut
+
+    def warn_of_cut(self, cut: int, items: int, *, modality: Modality | None = None, side: Side | None = None) -> None:
+        """Says on the log how many of some texts were cut, if any were; `modality` and `side` as for `encode`."""
+        warn_of_cut(self.preprocess(self._checked_modality(modality, side), side), cut, items)
 
     def save(self, path: str | Path, *, adapter: bool = False) -> Path:
         """Writes the model into a folder that `finetuner.load` opens: safetensors and JSON only.
