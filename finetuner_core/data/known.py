@@ -72,18 +72,23 @@ class Known:
             others = np.concatenate([others, remembered])
         if self.form == "labelled":
             return _repeated(items, others)
-        size = len(items)
+        anchors, references = self._beyond(items, others)
+        if not len(anchors):
+            return None
+        excluded = np.zeros((len(items), len(others)), bool)
+        excluded[anchors, references] = True
+        return excluded
+
+    def _beyond(self, items: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The pairs that belong together but for each row's own, as places of anchors and of references."""
         anchors, anchor_of = np.unique(items, return_inverse=True)
         documents, document_of = np.unique(others, return_inverse=True)
         query, found = self._joined(anchors, documents)
-        once = np.bincount(document_of)[document_of[:size]] == 1
-        if len(query) == len(anchors) == size and once.all():
-            return None  # each anchor knows its own positive, and nothing else
-        known = np.zeros((len(anchors), len(documents)), bool)
-        known[query, found] = True
-        excluded: np.ndarray = known[anchor_of][:, document_of]
-        np.fill_diagonal(excluded, False)
-        return excluded if excluded.any() else None
+        # From different items to the places where they stand: first of documents, then of anchors.
+        reference, query = _expanded(document_of, found, query)
+        anchor, reference = _expanded(anchor_of, query, reference)
+        other = anchor != reference
+        return anchor[other], reference[other]
 
     def _joined(self, anchors: np.ndarray, documents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Where a document belongs to an anchor: two arrays of equal length, of places in what was given, ascending."""
@@ -132,11 +137,10 @@ class Known:
             int64 (B,) and (R,), as from `labels`.
         """
         labels, references = self.labels(rows)
-        excluded = self.excluded(rows) if self.form == "pairs" else None
-        if excluded is None:
+        if self.form != "pairs":
             return labels, references
         size = len(labels)
-        left, right = np.nonzero(excluded)
+        left, right = self._beyond(self.items[0, np.asarray(rows)], self.references(rows))
         left, right = np.concatenate([np.arange(size), left]), np.concatenate([np.arange(size), right])
         while True:
             # Both ends of a pair take the lower label of the two, until none changes.
@@ -145,6 +149,13 @@ class Known:
                 return labels, references
             np.minimum.at(labels, left, lower)
             np.minimum.at(references, right, lower)
+
+
+def _expanded(numbers: np.ndarray, wanted: np.ndarray, beside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each number that is wanted all places where it stands, and as often what stands beside it."""
+    places, counts = np.argsort(numbers, kind="stable"), np.bincount(numbers)
+    end = np.cumsum(counts)[wanted]
+    return places[ranges(end - counts[wanted], end)], np.repeat(beside, counts[wanted])
 
 
 def _repeated(items: np.ndarray, others: np.ndarray) -> np.ndarray | None:
