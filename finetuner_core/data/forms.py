@@ -3,30 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from finetuner_core.data.dataset import Column, Dataset
+from finetuner_core.data.items import (
+    Faults,
+    View,
+    chunks,
+    explode,
+    is_list,
+    looks_like,
+    read_column,
+    read_labels,
+    read_scores,
+    widen,
+)
+from finetuner_core.data.roles import LAYOUTS, Roles, find_roles, unknown_name
 from finetuner_core.data.tables import Table, read_table
 from finetuner_core.errors import DataError
-from finetuner_core.values import Modality, near, quote
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from finetuner_core.values import BackboneInfo
-
-# For each task the columns that make a form; the first form that is there, and that has all mapped columns, counts.
-_FORMS: Mapping[str, tuple[tuple[str, ...], ...]] = {
-    "text-to-text": (("text", "label"), ("anchor", "positive")),
-    "image-to-image": (("image", "label"), ("anchor", "positive")),
-    "text-to-image": (("text", "image"),),
-    "all": (("vectors", "labels"),),
-}
-_LABELS = ("label", "labels")
+from finetuner_core.values import MODALITIES_OF_TASK, BackboneInfo, Modality, near, quote
 
 TRAIN_VALUES = frozenset({"train", "training"})
 EVAL_VALUES = frozenset({"test", "val", "valid", "validation", "dev", "eval"})
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A table, understood.
+
+    Args:
+        dataset: the rows that can be used.
+        roles: for each role the headers of its columns.
+        unused: the headers of the other columns.
+        skipped: how many rows were left out because they cannot be used.
+    """
+
+    dataset: Dataset
+    roles: Mapping[str, tuple[str, ...]]
+    unused: tuple[str, ...] = ()
+    skipped: int = 0
 
 
 def read_dataset(path: str | Path, info: BackboneInfo, columns: Mapping[str, str] | None = None) -> Dataset:
@@ -54,108 +72,179 @@ def read_splits(
     Raises:
         DataError: as `read_dataset`, or if the column is not there or has other values.
     """
-    table = read_table(path)
-    # The column may at the same time be mapped to another name, so it is looked up under its own.
-    values = [str(value).strip().lower() for value in table.rename({"split": split_column}).columns["split"]]
-    for row, value in enumerate(values):
-        if value not in TRAIN_VALUES | EVAL_VALUES:
-            raise DataError(
-                f"{table.where(row)}: column {split_column} has the value {quote(value)}.\n"
-                f"Allowed are {', '.join(sorted(TRAIN_VALUES))} and {', '.join(sorted(EVAL_VALUES))}."
-            )
-    dataset = recognise(table, info, columns)
-    train = [row for row, value in enumerate(values) if value in TRAIN_VALUES]
-    held_out = [row for row, value in enumerate(values) if value in EVAL_VALUES]
-    for name, rows in (("train", train), ("test, val, dev or eval", held_out)):
-        if not rows:
-            raise DataError(f"{table.source}: no row has {name} in column {split_column}.")
-    return dataset.select(train), dataset.select(held_out)
+    train, held_out = understand_splits(read_table(path), info, split_column, columns)
+    return train.dataset, held_out.dataset
 
 
-def recognise(table: Table, info: BackboneInfo, columns: Mapping[str, str] | None = None) -> Dataset:
-    """The data set that a table is for a model.
+def recognise(table: Table, info: BackboneInfo | None, columns: Mapping[str, str] | None = None) -> Dataset:
+    """The data set that a table is for a model; see `understand`."""
+    return understand(table, info, columns).dataset
+
+
+def understand(
+    table: Table,
+    info: BackboneInfo | None,
+    columns: Mapping[str, str] | None = None,
+    *,
+    skip_bad_items: bool = False,
+) -> Reading:
+    """What a table is for a model.
 
     Args:
         table: what was read.
-        info: the model's row; its task says which forms fit.
+        info: the model's row; its task says which forms fit. Without one the task is guessed from the columns.
         columns: for each name that Finetuner knows, the header in the table; the form is one that has all of them.
+        skip_bad_items: whether to leave out rows that cannot be used, such as those with an empty cell.
 
     Raises:
         DataError: if no form of the model's task is among the columns, or a cell is not what it has to be.
     """
-    forms, mapped = _FORMS[info.task], columns or {}
-    known = [name for form in forms for name in form]
-    for name in mapped:
-        if name not in known:
-            raise DataError(
-                f"{quote(name)} is no column that {info.name} is trained on.{near(name, known)}\n"
-                f"A mapping has one of {', '.join(known)} on its left, and the file's own header on its right."
-            )
-    table = table.rename(mapped)
-    form = next((form for form in forms if {*mapped} <= {*form} <= {*table.columns}), None)
-    if form is None:
-        example = ",".join(f"{name}=..." for name in forms[-1])
-        cure = f"Other headers can be mapped: --columns {example}"
-        if info.task == "image-to-image" and {"text", "image"} <= {*table.columns}:
-            cure = "To find images by texts, give a model for the texts as well: --text-model NAME"
-        raise DataError(
-            f"{info.name} takes {' and '.join(f'{modality}s' for modality in info.modalities)} and needs the columns "
-            f"{' or '.join(','.join(form) for form in forms)}; {table.source} has {', '.join(table.columns)}.\n"
-            f"{cure}"
-        )
-    labels = next((_read_labels(table, name) for name in form if name in _LABELS), None)
-    items = [name for name in form if name not in _LABELS]
-    # An anchor and its positive are of the one modality that the model takes; other columns are named after theirs.
-    modalities: Sequence[Modality] = info.modalities if len(info.modalities) == len(items) else info.modalities * 2
-    read = tuple(read_column(table, name, modality) for name, modality in zip(items, modalities, strict=True))
-    return Dataset(read, labels, source=str(table.source))
+    reading, _ = _understand(table, info, columns, None, skip_bad_items)
+    return reading
 
 
-def read_column(table: Table, name: str, modality: Modality) -> Column:
-    """One column as items of a modality: image paths are made relative to the file, vectors are checked.
+def understand_splits(
+    table: Table,
+    info: BackboneInfo | None,
+    split_column: str,
+    columns: Mapping[str, str] | None = None,
+    *,
+    skip_bad_items: bool = False,
+) -> tuple[Reading, Reading]:
+    """The same for a table that holds both, told apart by a column.
+
+    Returns:
+        The data for training and the data for evaluation; what was left out is counted in the first.
 
     Raises:
-        DataError: if the column is not there, or a vector is not finite numbers.
+        DataError: as `understand`, or if the column is not there or has other values.
     """
-    if name not in table.columns:
-        raise DataError(f"{table.source} has no column {quote(name)}; it has {', '.join(table.columns)}.")
-    cells = table.columns[name]
-    if modality == "image":
-        base = table.source if table.source.is_dir() else table.source.parent
-        return Column(name, modality, [base / str(cell) for cell in cells])
-    if modality == "vector":
-        return Column(name, modality, _read_vectors(table, cells))
-    return Column(name, modality, [str(cell) for cell in cells])
+    reading, side = _understand(table, info, columns, split_column, skip_bad_items)
+    parts = []
+    for name, wanted in (("train", True), ("test, val, dev or eval", False)):
+        rows = np.flatnonzero(side == wanted)
+        if not len(rows):
+            raise DataError(f"{table.source}: no row has {name} in column {split_column}.")
+        dataset = reading.dataset.select(rows)
+        parts.append(Reading(dataset, reading.roles, reading.unused, reading.skipped if wanted else 0))
+    return parts[0], parts[1]
 
 
-def _read_labels(table: Table, name: str) -> list[str]:
-    cells = table.columns[name]
-    if getattr(cells, "ndim", 1) != 1:
-        raise DataError(f"{table.source}: {name} must hold one label for each item, not an array of more dimensions.")
-    labels = [str(label).strip() for label in cells]
-    for row, label in enumerate(labels):
-        if not label:
-            raise DataError(f"{table.where(row)}: the {name} is empty.")
-    return labels
+def _understand(
+    table: Table, info: BackboneInfo | None, mapped: Mapping[str, str] | None, split: str | None, skip_bad_items: bool
+) -> tuple[Reading, np.ndarray]:
+    view, mapped = View.of(table), mapped or {}
+    for header in (*mapped.values(), *([split] if split is not None else [])):
+        if header not in view.columns:
+            raise DataError(
+                f"{view.source} has no column {quote(header)}.{near(header, view.columns)}\n"
+                f"It has: {', '.join(view.columns)}."
+            )
+    task = _guess_task(view, mapped) if info is None else info.task
+    roles = _find(view, task, info, mapped)
+    headers = dict(roles.headers)
+    unused = tuple(
+        header for header in view.columns if header != split and not any(header in own for own in headers.values())
+    )
+    shown = dict(headers)
+    modalities = MODALITIES_OF_TASK[task]
+    if "label" not in roles.layout.needs and "labels" not in roles.layout.needs:
+        many = "positive" if "positive" in headers else "text"
+        if modalities != ("vector",) and "score" not in headers and is_list(view.columns[headers[many][0]]):
+            view = explode(view, headers[many][0])
+    faults = Faults(view.where)
+    for role in ("positive", "negative"):
+        if len(headers.get(role, ())) == 1 and _holds_lists(view, headers[role][0], modalities):
+            view, names = widen(view, headers[role][0], faults)
+            headers[role] = tuple(names)
+    dataset = _read(view, headers, modalities, faults)
+    side = np.ones(len(dataset), bool) if split is None else _read_sides(view, split)
+    if not faults.rows:
+        return Reading(dataset, shown, unused), side
+    if not skip_bad_items:
+        faults.refuse(len(dataset))
+    if len(faults.rows) == len(dataset):
+        raise DataError(f"No row of {view.source} can be used. {faults.where(faults.first)}: {faults.reason}")
+    good = np.setdiff1d(np.arange(len(dataset)), np.fromiter(faults.rows, np.int64))
+    return Reading(dataset.select(good), shown, unused, len(faults.rows)), side[good]
 
 
-def _read_vectors(table: Table, cells: Sequence[object]) -> np.ndarray:
-    import numpy as np
+def _find(view: View, task: str, info: BackboneInfo | None, mapped: Mapping[str, str]) -> Roles:
+    layouts = LAYOUTS[task]
+    name = "a model" if info is None else info.name
+    for role in mapped:
+        wrong = unknown_name(role, layouts)
+        if wrong is not None:
+            raise DataError(f"{quote(role)} is no column that {name} is trained on.{wrong}")
+    roles, unclear = find_roles(view.columns, layouts, mapped)
+    if roles is not None:
+        return roles
+    example = ",".join(f"{role}=..." for role in layouts[-1].needs)
+    cure = f"Other headers can be mapped: --columns {example}"
+    if task == "image-to-image" and {"text", "image"} <= {*view.columns}:
+        cure = "To find images by texts, give a model for the texts as well: --text-model NAME"
+    takes = " and ".join(f"{modality}s" for modality in MODALITIES_OF_TASK[task])
+    raise DataError(
+        f"{name} takes {takes} and needs the columns {' or '.join(map(str, layouts))}; "
+        f"{view.source} has {', '.join(view.columns)}.{''.join(f' {each}' for each in unclear)}\n{cure}"
+    )
 
-    vectors = np.asarray(cells)
-    if vectors.ndim != 2 or vectors.shape[1] == 0 or vectors.dtype.kind not in "fiu":
-        raise DataError(
-            f"{table.source}: vectors must be numbers of shape (N, D), not {vectors.dtype} of shape {vectors.shape}."
-        )
-    with np.errstate(over="ignore"):
-        vectors = vectors.astype(np.float32)
-    wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if len(wrong):
-        raise DataError(
-            f"{table.where(int(wrong[0]))}: the vector holds a NaN or an infinite value "
-            f"({len(wrong):,} of {len(vectors):,} rows do)."
-        )
-    return vectors
+
+def _guess_task(view: View, mapped: Mapping[str, str]) -> str:
+    """The task whose columns are there and hold what they should."""
+    for task, modalities in MODALITIES_OF_TASK.items():
+        layouts = [layout for layout in LAYOUTS[task] if all(unknown_name(role, [layout]) is None for role in mapped)]
+        roles, _ = find_roles(view.columns, layouts, mapped)
+        if roles is None:
+            continue
+        items = [role for role in roles.layout.needs if role not in ("label", "labels")]
+        kinds = modalities if len(modalities) == len(items) else modalities * 2
+        if all(
+            looks_like(view.columns[roles.headers[role][0]], kind) for role, kind in zip(items, kinds, strict=False)
+        ):
+            return task
+    forms = dict.fromkeys(str(layout) for layouts in LAYOUTS.values() for layout in layouts)
+    raise DataError(
+        f"{view.source} has {', '.join(view.columns)}, and training needs the columns {' or '.join(forms)}.\n"
+        "Other headers can be mapped: --columns anchor=...,positive=..."
+    )
+
+
+def _holds_lists(view: View, header: str, modalities: Sequence[Modality]) -> bool:
+    """Whether a cell holds several items: a list, or of vectors a list of lists."""
+    cells = view.columns[header]
+    return is_list(cells) if modalities != ("vector",) else is_list(cells, deep=True)
+
+
+def _read(
+    view: View, headers: Mapping[str, tuple[str, ...]], modalities: Sequence[Modality], faults: Faults
+) -> Dataset:
+    labels, scores, columns = None, None, []
+    for role, own in headers.items():
+        if role in ("label", "labels"):
+            labels = read_labels(view.columns[own[0]], role, own[0], view.source, faults)
+        elif role != "score":
+            # Text comes first where there are both; what is not found is of the modality that is.
+            modality = modalities[0 if role == "text" else -1]
+            columns += [read_column(view, header, modality, role, faults) for header in own]
+    if "score" in headers:
+        scores = read_scores(view, headers["score"], len(columns) - 1, faults)
+    return Dataset(tuple(columns), labels, view.source, scores)
+
+
+def _read_sides(view: View, split: str) -> np.ndarray:
+    """Whether each row is for training, bool (N,)."""
+    side = np.zeros(len(view), bool)
+    for start, part in chunks(view.columns[split]):
+        for row, cell in enumerate(part, start):
+            value = str(cell).strip().lower()
+            if value not in TRAIN_VALUES and value not in EVAL_VALUES:
+                raise DataError(
+                    f"{view.where(row)}: column {split} has the value {quote(value)}.\n"
+                    f"Allowed are {', '.join(sorted(TRAIN_VALUES))} and {', '.join(sorted(EVAL_VALUES))}."
+                )
+            side[row] = value in TRAIN_VALUES
+    return side
 
 
 def find_items(table: Table, info: BackboneInfo, column: str | None, modality: str | None) -> Column:
@@ -192,4 +281,12 @@ def find_items(table: Table, info: BackboneInfo, column: str | None, modality: s
                 f"{table.source} has the columns {', '.join(table.columns)}; which one is to be encoded?\n"
                 "Say --column HEADER"
             )
-    return read_column(table, column or next(iter(table.columns)), fitting[0])
+    header = column or next(iter(table.columns))
+    if header not in table.columns:
+        raise DataError(f"{table.source} has no column {quote(header)}; it has {', '.join(table.columns)}.")
+    faults = Faults(table.where)
+    read = read_column(View.of(table), header, fitting[0], header, faults)
+    if fitting[0] != "text":
+        # An empty text can be encoded, and has to be, as what is written stands in the order of the rows.
+        faults.refuse(len(read), "Each row is encoded: mend or remove it.")
+    return read

@@ -98,17 +98,17 @@ def with_value(row: int, value: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("vectors", "message"),
     [
-        (with_value(2, np.nan), "data/a.csv, row 2: the vector holds a NaN or an infinite value (1 of 4 rows do)."),
+        (with_value(2, np.nan), "data/a.csv, row 2: the vector holds a NaN or an infinite value."),
         (
             np.vstack([VECTORS, with_value(0, np.inf), with_value(3, -np.inf)])[:8],
-            "row 4: the vector holds a NaN or an infinite value (1 of 8 ",
+            "row 4: the vector holds a NaN or an infinite value.\nMend or remove it",
         ),
         (
             np.vstack([with_value(1, np.inf), with_value(3, np.nan)]),
-            "row 1: the vector holds a NaN or an infinite value (2 of 8 ",
+            "row 1: the vector holds a NaN or an infinite value. (2 of 8 rows cannot be used)",
         ),
         # Finite, and no longer so in float32. It must not warn besides.
-        (with_value(3, 1e300), "row 3: the vector holds a NaN or an infinite value (1 of 4 rows do)."),
+        (with_value(3, 1e300), "row 3: the vector holds a NaN or an infinite value."),
         (np.arange(4.0), "vectors must be numbers of shape (N, D), not float64 of shape (4,)."),
         (np.zeros((4, 2, 2)), "not float64 of shape (4, 2, 2)."),
         (np.zeros((4, 0)), "not float64 of shape (4, 0)."),
@@ -155,8 +155,8 @@ def test_vectors_that_are_none(vectors: object, message: str) -> None:
         (
             VECTOR,
             "vectors",
-            "mixer takes vectors and needs the columns vectors,labels; data/a.csv has vectors.\n"
-            "Other headers can be mapped: --columns vectors=...,labels=...",
+            "mixer takes vectors and needs the columns vectors,labels or anchor,positive; data/a.csv has vectors.\n"
+            "Other headers can be mapped: --columns anchor=...,positive=...",
         ),
     ],
 )
@@ -171,7 +171,10 @@ def test_an_empty_label_is_named_by_its_line(tmp_path: Path) -> None:
     path.write_text('text,label\none,x\n"two\nlines",x\nthree, \nfour,\n')
     with pytest.raises(DataError) as caught:
         read_dataset(path, TEXT)
-    assert str(caught.value) == f"{path}, line 5: the label is empty."
+    assert str(caught.value) == (
+        f"{path}, line 5: the label is empty. (2 of 4 rows cannot be used)\n"
+        "Mend or remove it, or go on without: --skip-bad-items"
+    )
 
 
 class TestFiles:
@@ -179,7 +182,7 @@ class TestFiles:
         path = tmp_path / "a.csv"
         path.write_text("name,text,kind\nAda,of no use,x\nBob,either,y\n")
         dataset = read_dataset(path, TEXT, {"text": "name", "label": "kind"})
-        assert described(dataset) == ("labelled", [("text", "text", ["Ada", "Bob"])], ["x", "y"])
+        assert described(dataset) == ("labelled", [("name", "text", ["Ada", "Bob"])], ["x", "y"])
         assert dataset.source == str(path)
         with pytest.raises(DataError, match=r'no column "kin".* Did you mean "kind"'):
             read_dataset(path, TEXT, {"label": "kin"})

@@ -1,0 +1,344 @@
+"""Reads the cells of a table as items of a modality, labels or scores, and notes the rows that cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from finetuner_core.data.dataset import Cells, Column
+from finetuner_core.data.tables import IMAGE_SUFFIXES, Table
+from finetuner_core.errors import DataError
+from finetuner_core.values import Modality, quote
+
+# How many cells are in memory at once where all of them are looked at.
+AT_ONCE = 65_536
+
+_NUMBERS = (bool, int, float, np.number, np.bool_)
+_LISTS = (list, tuple, np.ndarray)
+_LARGEST = float(np.finfo(np.float32).max)
+
+Read = Sequence[object] | Cells | np.ndarray
+
+
+@dataclass
+class Faults:
+    """The rows of a table that cannot be used, and why the first of them.
+
+    Args:
+        where: says where a row stands.
+    """
+
+    where: Callable[[int], str]
+    rows: set[int] = field(default_factory=set)
+    first: int = -1
+    reason: str = ""
+
+    def add(self, row: int, reason: str) -> None:
+        """Notes a row and what is wrong with it."""
+        if not self.rows or row < self.first:
+            self.first, self.reason = row, reason
+        self.rows.add(row)
+
+    def refuse(self, count: int, cure: str = "Mend or remove it, or go on without: --skip-bad-items") -> None:
+        """Raises the first, with how many there are of so many rows, and what to do.
+
+        Raises:
+            DataError: if there is any.
+        """
+        if self.rows:
+            more = f" ({len(self.rows):,} of {count:,} rows cannot be used)" if len(self.rows) > 1 else ""
+            raise DataError(f"{self.where(self.first)}: {self.reason}{more}\n{cure}")
+
+
+@dataclass(frozen=True)
+class View:
+    """Some columns of a table, in which a row may stand several times.
+
+    Args:
+        columns: the cells, by header.
+        base: the folder that paths are relative to.
+        where: says where a row stands.
+        source: where it came from, for messages.
+    """
+
+    columns: Mapping[str, Read]
+    base: Path
+    where: Callable[[int], str]
+    source: str
+
+    @classmethod
+    def of(cls, table: Table) -> View:
+        """A table as it is."""
+        source = Path(table.source)
+        return cls(table.columns, source if source.is_dir() else source.parent, table.where, str(table.source))
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+
+class ImagePaths:
+    """Lazy cells of paths, relative to a folder."""
+
+    def __init__(self, cells: Cells, base: Path) -> None:
+        self.cells, self.base = cells, base
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> list[object]:
+        """The images of some rows."""
+        return [_located(cell, self.base) for cell in self.cells.take(rows)]
+
+    def select(self, rows: Sequence[int] | np.ndarray) -> ImagePaths:
+        """The same for many rows: nothing is read yet."""
+        return ImagePaths(self.cells.select(rows), self.base)
+
+    def identities(self) -> np.ndarray:
+        """A number for each image, int64 (N,), equal where the paths are equal."""
+        return self.cells.identities()
+
+
+def chunks(cells: Read) -> Iterator[tuple[int, Sequence[object]]]:
+    """All cells, some at a time, each time with the number of the first row."""
+    lazy = cells if isinstance(cells, Cells) else None
+    for start in range(0, len(cells), AT_ONCE):
+        stop = min(start + AT_ONCE, len(cells))
+        yield start, cast("Sequence[object]", cells)[start:stop] if lazy is None else lazy.take(range(start, stop))
+
+
+def is_missing(cell: object) -> bool:
+    """Whether nothing stands in a cell: null, NaN, or no letter."""
+    return (
+        cell is None
+        or (isinstance(cell, str) and not cell.strip())
+        or (isinstance(cell, (float, np.floating)) and cell != cell)
+    )
+
+
+def is_list(cells: Read, *, deep: bool = False) -> bool:
+    """Whether the first cell that is not missing holds a list, or a list of lists."""
+    first = _first(cells)
+    return isinstance(first, _LISTS) and (not deep or (len(first) > 0 and isinstance(first[0], _LISTS)))
+
+
+def looks_like(cells: Read, modality: Modality) -> bool:
+    """Whether a column can be what a model of a modality takes, by its first cell that is not missing."""
+    first = _first(cells)
+    if modality == "vector":
+        return isinstance(first, _LISTS) and (len(first) == 0 or not isinstance(first[0], str))
+    if modality == "image":
+        by_name = isinstance(first, str) and Path(first).suffix.lower() in IMAGE_SUFFIXES
+        return by_name or (first is not None and not isinstance(first, (str, *_NUMBERS, *_LISTS)))
+    return isinstance(first, (str, *_NUMBERS)) or (isinstance(first, _LISTS) and not looks_like(cells, "vector"))
+
+
+def read_column(view: View, header: str, modality: Modality, role: str, faults: Faults) -> Column:
+    """One column as items of a modality.
+
+    Args:
+        view: the columns.
+        header: which one.
+        modality: what its items are.
+        role: what it is for, for messages.
+        faults: what is wrong is noted here; such a row has something in the column that is not to be used.
+
+    Raises:
+        DataError: if the whole column is of another kind.
+    """
+    cells = view.columns[header]
+    if modality == "image":
+        return Column(header, modality, _read_images(cells, view.base, _named(header, role), faults))
+    if modality == "vector":
+        return Column(header, modality, _read_vectors(cells, view.source, _named(header, role), faults))
+    return Column(header, modality, read_texts(cells, _named(header, role), faults))
+
+
+def read_texts(cells: Read, name: str, faults: Faults) -> Read:
+    """Texts, or numbers that stand for texts. A column holds the one or the other."""
+    of_numbers = isinstance(_first(cells), _NUMBERS)
+    kinds = _NUMBERS if of_numbers else (str,)
+    other = "a text among numbers" if of_numbers else "a number among texts"
+    for start, part in chunks(cells):
+        for row, cell in enumerate(part, start):
+            if isinstance(cell, kinds) and not is_missing(cell):
+                continue
+            if is_missing(cell):
+                faults.add(row, f"{name} is empty.")
+            elif isinstance(cell, (str, *_NUMBERS)):
+                faults.add(row, f"{name} holds {quote(cell)}, {other}.")
+            else:
+                faults.add(row, f"{name} holds {quote(cell)}, which is no text.")
+    if of_numbers or isinstance(cells, np.ndarray):
+        return [str(cell) for _, part in chunks(cells) for cell in part]
+    return cells
+
+
+def read_labels(cells: Read, role: str, header: str, source: str, faults: Faults) -> list[str]:
+    """Labels without the space around them, each different one once in memory."""
+    if getattr(cells, "ndim", 1) != 1:
+        raise DataError(f"{source}: {header} must hold one label for each item, not an array of more dimensions.")
+    read_texts(cells, _named(header, role), faults)
+    known: dict[str, str] = {}
+    labels = (str(cell).strip() for _, part in chunks(cells) for cell in part)
+    return [known.setdefault(label, label) for label in labels]
+
+
+def read_scores(view: View, headers: Sequence[str], candidates: int, faults: Faults) -> np.ndarray:
+    """A score for each candidate, float32 (N, K).
+
+    One score fewer than candidates are margins of the first over each of the others, as a teacher for MarginMSE gives
+    them. They are scores as well: those of the first are 0, and those of the others minus the margin. Whatever compares
+    the candidates of a row looks at differences alone.
+    """
+    if len(headers) == 1 and _width(view.columns[headers[0]]) is not None:
+        columns = _read_vectors(view.columns[headers[0]], view.source, headers[0], faults)
+    else:
+        columns = np.stack([_read_numbers(view.columns[header], header, faults) for header in headers], axis=1)
+    if columns.shape[1] == candidates:
+        return columns
+    if columns.shape[1] == candidates - 1:
+        return np.concatenate([np.zeros_like(columns[:, :1]), -columns], axis=1)
+    raise DataError(
+        f"{view.source}: {', '.join(headers)} hold{'s' * (len(headers) == 1)} {columns.shape[1]} scores a row for "
+        f"{candidates} candidates.\nThere is one score for each candidate, or the margin of the first over each other."
+    )
+
+
+def explode(view: View, header: str) -> View:
+    """The table with one row for each item of the lists in a column; the other columns are repeated."""
+    rows: list[int] = []
+    flat: list[object] = []
+    for start, part in chunks(view.columns[header]):
+        for row, cell in enumerate(part, start):
+            # A cell without items stays, to be refused with its row.
+            items = (
+                list(cell) if isinstance(cell, _LISTS) and len(cell) else [None if isinstance(cell, _LISTS) else cell]
+            )
+            flat += items
+            rows += [row] * len(items)
+    origin = np.asarray(rows, np.int64)
+    columns = {
+        name: flat if name == header else Column(name, "text", cells).select(origin).items
+        for name, cells in view.columns.items()
+    }
+    return View(columns, view.base, lambda row: view.where(int(origin[row])), view.source)
+
+
+def widen(view: View, header: str, faults: Faults) -> tuple[View, list[str]]:
+    """The table with a column for each place of the lists in a column, all of which are of one length."""
+    cells = view.columns[header]
+    width = _width(cells) or 1
+    wide: list[list[object]] = [[] for _ in range(width)]
+    for start, part in chunks(cells):
+        for row, cell in enumerate(part, start):
+            items = list(cell) if isinstance(cell, _LISTS) else [cell]
+            if is_missing(cell) or len(items) != width:
+                what = "nothing" if is_missing(cell) else f"a list of {len(items)}"
+                faults.add(row, f"{header} holds {what} where the first row has a list of {width}.")
+                items = [None] * width
+            for column, item in zip(wide, items, strict=True):
+                column.append(item)
+    names = [f"{header}[{place}]" for place in range(1, width + 1)]
+    columns = {
+        **{name: own for name, own in view.columns.items() if name != header},
+        **dict(zip(names, wide, strict=True)),
+    }
+    return View(columns, view.base, view.where, view.source), names
+
+
+def _named(header: str, role: str) -> str:
+    if role in ("vectors", "labels"):  # which are named after all of them
+        header, role = header.removesuffix("s") if header == role else header, role.removesuffix("s")
+    return f"the {role}" if header == role else f"the {role} ({header})"
+
+
+def _first(cells: Read) -> object:
+    return next((cell for _, part in chunks(cells) for cell in part if not is_missing(cell)), None)
+
+
+def _width(cells: Read) -> int | None:
+    first = _first(cells)
+    return len(first) if isinstance(first, _LISTS) else None
+
+
+def _located(cell: object, base: Path) -> object:
+    return base / cell if isinstance(cell, str) else cell
+
+
+def _read_images(cells: Read, base: Path, name: str, faults: Faults) -> Sequence[object] | Cells:
+    for start, part in chunks(cells):
+        for row, cell in enumerate(part, start):
+            if is_missing(cell):
+                faults.add(row, f"{name} is empty.")
+            elif isinstance(cell, str) and "://" in cell[:16]:
+                faults.add(row, f"{name} is the URL {quote(cell)}. Images are read from files: download them first.")
+            elif isinstance(cell, (*_NUMBERS, *_LISTS)):
+                faults.add(row, f"{name} holds {quote(cell)}, which is no path of an image.")
+    if isinstance(cells, Cells):
+        return ImagePaths(cells, base)
+    return [_located(cell, base) for cell in cells]
+
+
+def _read_vectors(cells: Read, source: str, name: str, faults: Faults) -> np.ndarray:
+    whole = isinstance(cells, np.ndarray) and cells.dtype != object
+    found = cast("np.ndarray", cells) if whole else _stack(cells, name, faults)
+    if found.ndim != 2 or found.shape[1] == 0 or found.dtype.kind not in "fiu":
+        raise DataError(f"{source}: vectors must be numbers of shape (N, D), not {found.dtype} of shape {found.shape}.")
+    with np.errstate(over="ignore"):
+        vectors = found.astype(np.float32, copy=False)
+    for start in range(0, len(vectors), AT_ONCE):
+        part = vectors[start : start + AT_ONCE]
+        for row in np.flatnonzero(~np.isfinite(part).all(axis=1)) + start:
+            faults.add(int(row), f"{name} holds a NaN or an infinite value.")
+    return vectors
+
+
+def _stack(cells: Read, name: str, faults: Faults) -> np.ndarray:
+    """Lists of numbers, all as long as the first, as an array (N, D)."""
+    first = _first(cells)
+    example = np.asarray(first) if isinstance(first, _LISTS) and not any(isinstance(x, _LISTS) for x in first) else None
+    if first is not None and (example is None or example.ndim != 1 or example.dtype.kind not in "fiu"):
+        return np.asarray([str(cell) for cell in next(chunks(cells))[1]])  # which are refused by their shape
+    if example is None:
+        example = np.zeros(1)
+    vectors = np.zeros((len(cells), len(example)), np.float32)
+    for start, part in chunks(cells):
+        for row, cell in enumerate(part, start):
+            reason = ""
+            if is_missing(cell):
+                reason = "is empty."
+            elif not isinstance(cell, _LISTS):
+                reason = f"holds {quote(cell)}, which is no vector."
+            elif len(cell) != len(example):
+                reason = f"holds {len(cell)} numbers where the first has {len(example)}."
+            else:
+                try:
+                    with np.errstate(over="ignore"):
+                        vectors[row] = cell
+                except (TypeError, ValueError, OverflowError):
+                    reason = f"holds {quote(cell)}, which is no list of numbers."
+            if reason:
+                faults.add(row, f"{name} {reason}")
+    return vectors
+
+
+def _read_numbers(cells: Read, name: str, faults: Faults) -> np.ndarray:
+    """Finite numbers, float32 (N,)."""
+    numbers = np.zeros(len(cells), np.float64)
+    for start, part in chunks(cells):
+        for row, cell in enumerate(part, start):
+            try:
+                number = float(cast("float", cell)) if isinstance(cell, (str, *_NUMBERS)) else None
+            except ValueError:
+                number = None
+            if is_missing(cell):
+                faults.add(row, f"{name} is empty.")
+            elif number is None or not abs(number) <= _LARGEST:
+                faults.add(row, f"{name} is {quote(cell)}, which is no finite number.")
+            else:
+                numbers[row] = number
+    return numbers.astype(np.float32)
