@@ -23,23 +23,50 @@ def as_model_name(model: str) -> str:
     return str(Path(model).expanduser().resolve()) if is_saved_model(model) and not listed else model
 
 
+def _names(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    return None if value is None else tuple(name.strip() for name in value.split(","))
+
+
+def _numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    parts = [] if value is None else value.split(",")
+    for part in parts:
+        if not part.strip().isdecimal():
+            raise click.BadParameter(f'"{part}" is no number; write --widths 32,64.', context, parameter)
+    return tuple(map(int, parts)) or None
+
+
 @click.command()
 @click.argument("model")
 @click.argument("data")
 @parameters.columns
 @click.option("--split-column", metavar="HEADER", help="Search only rows in which it holds test, val, dev or eval.")
+@click.option("--metrics", callback=_names, metavar="NAME,...", help="What to measure, such as recall@20,ndcg@10.")
+@click.option("--widths", callback=_numbers, metavar="N,...", help="Measure the first N numbers of each vector too.")
+@click.option("--per-query", metavar="FILE", help="Write a row for each query: FILE.csv or FILE.jsonl.")
 @parameters.skip_bad_items
 @batch_size
 @device
 @click.option("--json", "in_json", is_flag=True, help="As JSON.")
 @parameters.verbose
-def evaluate(model: str, data: str, in_json: bool, **settings: object) -> None:
-    """Measures how well MODEL, a name or the folder of a saved one, searches DATA."""
-    import finetuner_core
-    from finetuner_core.evaluation.report import render_metrics
+def evaluate(model: str, data: str, in_json: bool, per_query: str | None, **settings: object) -> None:
+    """Measures how well MODEL, a name or the folder of a saved one, searches DATA.
 
+    DATA is a file or folder, or search data in the layout of BEIR: its folder, or one of its qrels files.
+    """
+    import finetuner_core
+
+    run = finetuner_core.evaluate  # which says what to install where torch is missing
+
+    from finetuner_core.evaluation.report import render_metrics
+    from finetuner_core.evaluation.result import check_writable
+
+    if per_query is not None:
+        check_writable(per_query)
     given = {name: value for name, value in settings.items() if value is not None}
-    metrics = finetuner_core.evaluate(as_model_name(model), data, **given)  # type: ignore[arg-type]
+    metrics = run(as_model_name(model), data, **given)  # type: ignore[arg-type]
+    if per_query is not None:
+        file = metrics.write(per_query)
+        click.echo(f"{len(metrics.query_ids):,} queries written to {file}", err=True)
     click.echo(json.dumps(metrics, indent=2) if in_json else render_metrics(metrics))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -71,7 +71,7 @@ class Titled:
 
     def take(self, rows: Any) -> list[object]:
         """The documents of some rows."""
-        titles, texts = (_take(cells, rows) for cells in (self.titles, self.texts))
+        titles, texts = (take(cells, rows) for cells in (self.titles, self.texts))
         return [f"{title} {text}".strip() for title, text in zip(titles, texts, strict=True)]
 
     def select(self, rows: Any) -> Titled:
@@ -83,7 +83,8 @@ class Titled:
         return number(self.take(range(len(self))))
 
 
-def _take(cells: Cells | list[str], rows: Any) -> list[Any]:
+def take(cells: Cells | Sequence[str], rows: Any) -> list[Any]:
+    """Some of a column's cells, lazy or not."""
     return cells.take(rows) if isinstance(cells, Cells) else [cells[row] for row in rows]
 
 
@@ -105,7 +106,8 @@ def _find_qrels(folder: Path, split: str | None) -> Path:
         raise DataError(f"{folder} has no judgements: BEIR keeps them in qrels/test.tsv.")
     what = f"qrels/{split or 'test'}.tsv"
     raise DataError(
-        f"{folder} has no {what}.{near(split or 'test', splits)}\nIt has {', '.join(f'qrels/{each}.tsv' for each in splits)}."
+        f"{folder} has no {what}.{near(split or 'test', splits)}\n"
+        f"It has {', '.join(f'qrels/{each}.tsv' for each in splits)}."
     )
 
 
@@ -113,7 +115,9 @@ def _existing(folder: Path, name: str) -> Path:
     for file in (folder / f"{name}.jsonl", folder / f"{name}.jsonl.gz"):
         if file.is_file():
             return file
-    raise DataError(f"{folder} has no {name}.jsonl.\nThe layout of BEIR is corpus.jsonl, queries.jsonl and qrels/test.tsv.")
+    raise DataError(
+        f"{folder} has no {name}.jsonl.\nThe layout of BEIR is corpus.jsonl, queries.jsonl and qrels/test.tsv."
+    )
 
 
 def _open(file: Path) -> TextIO:
@@ -176,8 +180,8 @@ def _read_qrels(file: Path, query_ids: list[str], corpus_ids: list[str]) -> Judg
         before, value = grades.setdefault(pair, (line, grade))
         if value != grade:
             raise DataError(
-                f"{file}, line {line}: {quote(query)} and {quote(document)} have the grade {grade}, and {value} on line "
-                f"{before}.\nA pair has one grade: remove a line."
+                f"{file}, line {line}: {quote(query)} and {quote(document)} have the grade {grade}, and {value} on "
+                f"line {before}.\nA pair has one grade: remove a line."
             )
     if unknown:
         raise DataError(f"{file}, {unknown[0]} ({len(unknown):,} ids of {judged:,} lines are unknown).")
@@ -198,7 +202,7 @@ def _qrels_lines(file: Path) -> Iterator[tuple[int, str, str, int]]:
                 if len(fields) not in (3, 4):
                     raise DataError(
                         f"{file}, line {line}: {quote(text.rstrip())} has {len(fields)} fields.\n"
-                        "A line has a query, a document and a grade, with tabs between them; a TREC file has a 0 after the query."
+                        "A line has a query, a document and a grade, with tabs between them."
                     )
                 grade = fields[-1].strip()
                 if line == 1 and len(fields) == 3 and fields[0] in ("query-id", "query_id", "qid"):

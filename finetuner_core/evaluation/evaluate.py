@@ -1,125 +1,234 @@
-"""How well a model searches data: labelled items among themselves, or anchors among positives."""
+"""How well a model searches data, or tells how near two things are."""
 
 from __future__ import annotations
 
 import sys
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from finetuner_core.artifacts.saved import find_row, model_name
-from finetuner_core.data.dataset import Column, Dataset
+from finetuner_core.data.beir import is_beir, read_beir, take
+from finetuner_core.data.dataset import Cells, Column, Dataset
 from finetuner_core.data.forms import read_dataset, read_splits
+from finetuner_core.data.search_set import SearchSet
 from finetuner_core.data.usable import usable
-from finetuner_core.errors import DataError
-from finetuner_core.evaluation.metrics import summarise
-from finetuner_core.evaluation.retrieval import ranks_of_relevant
+from finetuner_core.errors import DataError, OptionError
+from finetuner_core.evaluation.measures import Mean
+from finetuner_core.evaluation.metrics import DEFAULT, LABELLED, Metric, find_metrics
+from finetuner_core.evaluation.result import Evaluation
+from finetuner_core.evaluation.retrieval import Relevance, SameLabel, search
+from finetuner_core.evaluation.scored import check_correlations, correlate
+from finetuner_core.evaluation.vectors import Encode, shortened
 from finetuner_core.modeling.build import build_model
 from finetuner_core.modeling.device import choose_device
 from finetuner_core.modeling.embedding_model import EmbeddingModel
+from finetuner_core.values import BackboneInfo, Side
 
 
 def evaluate(
     model: EmbeddingModel | str | Path,
-    data: Dataset | str | Path,
+    data: Dataset | SearchSet | str | Path,
     *,
     columns: Mapping[str, str] | None = None,
     split_column: str | None = None,
+    metrics: Sequence[str] | None = None,
+    widths: Sequence[int] = (),
     batch_size: int | None = None,
     skip_bad_items: bool = False,
     device: str = "auto",
-) -> dict[str, float]:
+) -> Evaluation:
     """Measures how well a model finds what belongs together.
 
     Labelled data: every item asks for those of its label among all others. Pairs: every anchor asks for its positives
-    among all positives; for text with images, the text asks for the image.
+    among all positives; for text with images, the text asks for the image, and the image for the text. A search set:
+    every query asks for what is relevant to it in the corpus. Scored data: how alike the order of the model's cosines
+    and that of the scores are.
 
     Args:
         model: a model, the folder of a saved one, or a name.
-        data: data, or a file or folder of it.
+        data: data, or a file or folder of it; a folder in the layout of BEIR, or the file of judgements in one.
         columns: for each name that Finetuner knows, the header in the file.
         split_column: a column of the file; only rows where it holds `test`, `val`, `dev` or `eval` are searched.
+        metrics: what is measured, such as `recall@20`, `ndcg@10`, `map`; for scored data `spearman` and `pearson`.
+        widths: numbers of components; besides the whole vectors, their first ones alone are measured, brought to
+            length 1, as Matryoshka models are trained for. Each is a part of the result, named `width 64`.
         batch_size: how many items are encoded at a time.
         skip_bad_items: whether images that cannot be read are left out instead of ending the run; a line on stderr
             says how many were.
         device: where a model that is not built yet computes: `cuda`, `mps`, `cpu`, or `auto` for the best there is.
 
     Returns:
-        `recall@1`, `recall@5`, `recall@10`, `mrr`, `ndcg@10` and `map`, between 0 and 1, as
-        `finetuner_core.evaluation.metrics` defines them.
+        The numbers by name, as `finetuner_core.evaluation.metrics` defines them, with what each query contributes and
+        with intervals. Where no metrics are named these are `recall@1`, `recall@5`, `recall@10`, `mrr`, `ndcg@10` and
+        `map`; for labelled data `r_precision` and `map@r` as well.
 
     Raises:
         FinetunerError: if the model or the data cannot be had, or do not fit.
     """
     info = model.info if isinstance(model, EmbeddingModel) else find_row(model_name(model))
-    if not isinstance(data, Dataset):
-        if split_column is None:
-            data = read_dataset(data, info, columns)
-        else:
-            _, data = read_splits(data, info, split_column, columns)
-    data, skipped = usable(data, skip_bad_items=skip_bad_items)
-    if skipped:
-        print(f"Skipped {skipped:,} images that cannot be read", file=sys.stderr)
+    if not isinstance(data, Dataset | SearchSet):
+        data = _read(data, info, split_column, columns)
+    if isinstance(data, Dataset):
+        data, skipped = usable(data, skip_bad_items=skip_bad_items)
+        if skipped:
+            print(f"Skipped {skipped:,} images that cannot be read", file=sys.stderr)
+    _check_metrics(data, metrics)
     if not isinstance(model, EmbeddingModel):
         model = build_model(model_name(model)).to(choose_device(device))
-    return evaluate_dataset(model, data, batch_size=batch_size)
+    return evaluate_dataset(model, data, metrics=metrics, widths=widths, batch_size=batch_size)
 
 
-def evaluate_dataset(model: EmbeddingModel, data: Dataset, *, batch_size: int | None = None) -> dict[str, float]:
+def evaluate_dataset(
+    model: EmbeddingModel,
+    data: Dataset | SearchSet,
+    *,
+    metrics: Sequence[str] | None = None,
+    widths: Sequence[int] = (),
+    batch_size: int | None = None,
+) -> Evaluation:
     """`evaluate` for data that is known to be readable."""
-    if data.form == "labelled":
-        return _evaluate_labelled(model, data, batch_size)
-    return _evaluate_pairs(model, data, batch_size)
+    _check_metrics(data, metrics)
+    for width in widths:
+        if not 1 <= width <= model.output_dim:
+            raise OptionError(f"widths has {width}; the model's vectors are {model.output_dim} wide.")
+
+    def encode(column: Column, side: Side | None) -> np.ndarray:
+        return model.encode(column.items, modality=column.modality, side=side, batch_size=batch_size)
+
+    if isinstance(data, SearchSet):
+        measured = _evaluate_search(encode, data, metrics)
+    elif data.form == "labelled":
+        measured = _evaluate_labelled(encode, data, metrics)
+    elif data.form == "pairs":
+        measured = _evaluate_search(encode, SearchSet.of_pairs(data), metrics)
+    else:
+        measured = correlate(encode, data, metrics)
+    whole = measured(None)
+    return whole.with_parts({f"width {width}": measured(width) for width in widths})
 
 
-def check_evaluable(data: Dataset) -> None:
-    """Whether there is anything to find in labelled data.
+def check_evaluable(data: Dataset | SearchSet) -> None:
+    """Whether there is anything to find in data.
 
     Raises:
-        DataError: if no label stands on two items.
+        DataError: if no label stands on two items, or no query has a judgement.
     """
-    if data.form == "labelled" and int(data.classes.max()) + 1 == len(data):
+    if isinstance(data, SearchSet):
+        if not data.judgements.counts.any():
+            raise DataError(f"{data.source}: no query has a judgement, so it is not known what to find.")
+    elif data.form == "labelled" and int(data.classes.max()) + 1 == len(data):
         raise DataError(
             f"{data.source}: each of its {len(data)} items has a label of its own, so there is nothing to find.\n"
             "Evaluation needs labels with two items or more."
         )
 
 
-def _evaluate_labelled(model: EmbeddingModel, data: Dataset, batch_size: int | None) -> dict[str, float]:
+def _read(
+    path: str | Path, info: BackboneInfo, split_column: str | None, columns: Mapping[str, str] | None
+) -> Dataset | SearchSet:
+    if is_beir(path):
+        if "text" not in info.modalities:
+            raise DataError(
+                f"{info.name} takes {' and '.join(f'{each}s' for each in info.modalities)}; {path} has texts."
+            )
+        if columns or split_column:
+            raise OptionError(f"{path} has the layout of BEIR: columns and split_column do not apply to it.")
+        return read_beir(path)
+    if split_column is None:
+        return read_dataset(path, info, columns)
+    return read_splits(path, info, split_column, columns)[1]
+
+
+def _check_metrics(data: Dataset | SearchSet, names: Sequence[str] | None) -> None:
+    """Before anything is encoded."""
+    if isinstance(data, Dataset) and data.form == "scored":
+        check_correlations(names or ())
+    else:
+        find_metrics(names or ())
+
+
+def _evaluate_labelled(
+    encode: Encode, data: Dataset, metrics: Sequence[str] | None
+) -> Callable[[int | None], Evaluation]:
     check_evaluable(data)
     (column,) = data.columns
-    vectors = model.encode(column.items, modality=column.modality, batch_size=batch_size)
-    classes = data.classes
+    asking = np.flatnonzero(np.bincount(data.classes)[data.classes] > 1)
+    relevance = SameLabel(data.classes, asking)
+    functions = find_metrics(LABELLED if metrics is None else metrics, any_relevant=True)
+    vectors = encode(column, None)
 
-    def relevant(query: int) -> np.ndarray:
-        others = np.arange(len(classes)) != query
-        return np.flatnonzero(others & (classes == classes[query]))
+    def measured(width: int | None) -> Evaluation:
+        corpus = shortened(vectors, width)
+        measures = _measure(_some(corpus, asking), corpus, relevance, functions, own=asking)
+        ids = [str(row) for row in asking.tolist()]
+        return Evaluation(measures, ids, queries=column.select(asking), left_out=len(data) - len(asking))
 
-    return summarise(ranks_of_relevant(vectors, vectors, relevant, leave_one_out=True), any_relevant=True)
+    return measured
 
 
-def _evaluate_pairs(model: EmbeddingModel, data: Dataset, batch_size: int | None) -> dict[str, float]:
-    anchors, positives = data.columns
-    query_of_row, queries = _distinct(anchors)
-    document_of_row, documents = _distinct(positives)
-    relevant: dict[int, set[int]] = defaultdict(set)
-    for query, document in zip(query_of_row, document_of_row, strict=True):
-        relevant[query].add(document)
-    ranks = ranks_of_relevant(
-        model.encode(anchors.take(queries), modality=anchors.modality, side="query", batch_size=batch_size),
-        model.encode(positives.take(documents), modality=positives.modality, side="document", batch_size=batch_size),
-        lambda query: np.array(sorted(relevant[query])),
+def _evaluate_search(
+    encode: Encode, data: SearchSet, metrics: Sequence[str] | None
+) -> Callable[[int | None], Evaluation]:
+    """The queries ask the corpus; where the two are of different modalities, the corpus asks them as well."""
+    check_evaluable(data)
+    functions = find_metrics(DEFAULT if metrics is None else metrics)
+    both = data.queries.modality != data.corpus.modality
+    queries = data.queries if both else data.queries.select(np.flatnonzero(data.judgements.counts))
+    query_vectors, document_vectors = encode(queries, "query"), encode(data.corpus, "document")
+
+    def measured(width: int | None) -> Evaluation:
+        asking, found = shortened(query_vectors, width), shortened(document_vectors, width)
+        forward = _ask(data, asking, found, functions)
+        if not both:
+            return forward
+        direction = f"{data.corpus.modality}-to-{data.queries.modality}"
+        return forward.with_parts({direction: _ask(data.reversed(), found, asking, functions)})
+
+    return measured
+
+
+def _ask(data: SearchSet, queries: np.ndarray, corpus: np.ndarray, functions: Mapping[str, Metric]) -> Evaluation:
+    """Those queries that have judgements; their vectors are given, or those of all."""
+    asking = np.flatnonzero(data.judgements.counts)
+    ids = data.corpus_ids
+    measures = _measure(
+        _some(queries, asking),
+        corpus,
+        data.judgements.take(asking),
+        functions,
+        tie_order=None if ids is None else lambda: _descending(ids),
     )
-    return summarise(ranks, any_relevant=False)
+    names: Sequence[object] = asking.tolist() if data.query_ids is None else take(data.query_ids, asking)
+    left_out = len(data.queries) - len(asking)
+    return Evaluation(measures, [str(name) for name in names], queries=data.queries.select(asking), left_out=left_out)
 
 
-def _distinct(column: Column) -> tuple[list[int], list[int]]:
-    """For each row the number of its item among the different ones, and a row of each of those."""
-    numbers = column.identities.tolist()
-    rows: list[int] = []
-    for row, number in enumerate(numbers):
-        if number == len(rows):
-            rows.append(row)
-    return numbers, rows
+def _measure(
+    queries: np.ndarray,
+    corpus: np.ndarray,
+    relevance: Relevance,
+    functions: Mapping[str, Metric],
+    *,
+    own: np.ndarray | None = None,
+    tie_order: Callable[[], np.ndarray] | None = None,
+) -> dict[str, Mean]:
+    values: dict[str, list[np.ndarray]] = {name: [] for name in functions}
+    for found in search(queries, corpus, relevance, own=own, tie_order=tie_order):
+        for name, function in functions.items():
+            values[name].append(function(found))
+    return {name: Mean(np.concatenate(blocks)) for name, blocks in values.items()}
+
+
+def _descending(ids: Sequence[str] | Cells) -> np.ndarray:
+    """The place of each id, the last by its letters first: as trec_eval orders documents that score the same."""
+    names = take(ids, range(len(ids)))
+    places = np.empty(len(names), np.int64)
+    places[sorted(range(len(names)), key=lambda row: str(names[row]), reverse=True)] = np.arange(len(names))
+    return places
+
+
+def _some(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The vectors of some rows, or all that there are where they are those already."""
+    return vectors if len(rows) == len(vectors) else vectors[rows]
