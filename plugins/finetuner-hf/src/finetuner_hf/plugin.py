@@ -10,7 +10,7 @@ from finetuner_hf.families import family_of
 from finetuner_hf.rows import ROWS
 
 if TYPE_CHECKING:
-    from finetuner_core.interfaces import FeatureExtractor, LoadedBackbone
+    from finetuner_core.interfaces import CrossEncoder, FeatureExtractor, LoadedBackbone
 
 
 @hookimpl
@@ -40,3 +40,10 @@ def load_backbone(info: BackboneInfo, pretrained: bool, options: Mapping[str, Op
 @hookimpl
 def strip_head(info: BackboneInfo, loaded: LoadedBackbone, pooling: str) -> Mapping[Modality, FeatureExtractor]:
     return family_of(info.task).strip(info, loaded, pooling)
+
+
+@hookimpl
+def load_cross_encoder(name: str) -> CrossEncoder | None:
+    from finetuner_hf.reranker import find_cross_encoder
+
+    return find_cross_encoder(name)
