@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
-from collections.abc import Hashable, Sequence
+
+import numpy as np
 
 from finetuner_core.data.dataset import Dataset
 from finetuner_core.errors import DataError, OptionError
@@ -17,7 +17,8 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
 
     Labelled data is split by class where that holds out at least five classes: the evaluation then asks for classes
     that training never saw, which is what a search over new things needs. With fewer classes, a share of each one's
-    items is held out. Pairs are split so that no anchor, or for text with images no image, is on both sides.
+    items is held out. Pairs and scored rows are split so that no anchor, or for text with images no image, is on both
+    sides. What stands beside it may be: a document of the one side can be found for a query of the other.
 
     Args:
         dataset: what to split.
@@ -34,18 +35,18 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
     if not 0 < share < 1:
         raise OptionError(f"val_split is {share}; it must be between 0 and 1, such as 0.2.")
     rng = random.Random(seed)
-    if dataset.form == "pairs":
+    if dataset.form != "labelled":
         column = dataset.columns[1] if dataset.columns[1].modality == "image" else dataset.columns[0]
-        held_out = _draw_groups(column.identities.tolist(), share, rng)
+        drawn = _draw_groups(column.identities, share, rng)
         how = f"by {column.name}"
-    elif round(share * len(set(dataset.classes.tolist()))) >= MIN_HELD_OUT_CLASSES:
-        held_out = _draw_groups(dataset.classes.tolist(), share, rng)
+    elif round(share * (int(dataset.classes.max()) + 1)) >= MIN_HELD_OUT_CLASSES:
+        drawn = _draw_groups(dataset.classes, share, rng)
         how = "whole classes"
     else:
-        held_out = _draw_within(dataset.classes.tolist(), share, rng)
+        drawn = _draw_within(dataset.classes, share, rng)
         how = "some of every class"
-    train = [row for row in range(len(dataset)) if row not in held_out]
-    if not train or not held_out:
+    train, held_out = np.flatnonzero(~drawn), np.flatnonzero(drawn)
+    if not len(train) or not len(held_out):
         needs = (
             f": at least {MIN_HELD_OUT_CLASSES} whole classes, or two items of a class with four"
             if dataset.form == "labelled"
@@ -55,23 +56,23 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
             f"{dataset.source} has {dataset.summary()}, too few to hold out {share:.0%}{needs}.\n"
             "Give evaluation data of its own."
         )
-    return dataset.select(train), dataset.select(sorted(held_out)), how
+    return dataset.select(train), dataset.select(held_out), how
 
 
-def _draw_groups(groups: Sequence[Hashable], share: float, rng: random.Random) -> set[int]:
-    """Rows of whole groups."""
-    names = list(dict.fromkeys(groups))
-    drawn = set(rng.sample(names, round(share * len(names))))
-    return {row for row, group in enumerate(groups) if group in drawn}
+def _draw_groups(groups: np.ndarray, share: float, rng: random.Random) -> np.ndarray:
+    """Rows of whole groups, which are numbered from 0: bool (N,)."""
+    count = int(groups.max()) + 1
+    drawn = np.zeros(count, bool)
+    drawn[rng.sample(range(count), round(share * count))] = True
+    held_out: np.ndarray = drawn[groups]
+    return held_out
 
 
-def _draw_within(groups: Sequence[Hashable], share: float, rng: random.Random) -> set[int]:
+def _draw_within(groups: np.ndarray, share: float, rng: random.Random) -> np.ndarray:
     """Rows of every group that has four, at least two and leaving two: a query needs something to find."""
-    rows_of: dict[Hashable, list[int]] = defaultdict(list)
-    for row, group in enumerate(groups):
-        rows_of[group].append(row)
-    drawn: set[int] = set()
-    for rows in rows_of.values():
+    held_out = np.zeros(len(groups), bool)
+    order = np.argsort(groups, kind="stable")
+    for rows in np.split(order, np.cumsum(np.bincount(groups))[:-1]):
         if len(rows) >= 4:
-            drawn.update(rng.sample(rows, min(max(2, round(share * len(rows))), len(rows) - 2)))
-    return drawn
+            held_out[rows[rng.sample(range(len(rows)), min(max(2, round(share * len(rows))), len(rows) - 2))]] = True
+    return held_out
