@@ -27,7 +27,7 @@ from finetuner_core.training.freezing import freeze as freeze_model
 from finetuner_core.training.loop import Epoch, train
 from finetuner_core.training.progress import Progress
 from finetuner_core.training.settings import Augment, Precision, Schedule, Settings
-from finetuner_core.training.step import Part
+from finetuner_core.training.step import Objective
 from finetuner_core.values import RESERVED_OPTIONS, resolve_options
 
 TRAINING_FILE = "training.json"
@@ -248,7 +248,7 @@ def fit(
     before = evaluate_dataset(model, data.eval)
     history = train(
         model,
-        [Part(data.train, criterion, batches)],
+        [Objective(data.train, criterion, batches)],
         plan,
         frozen=frozen,
         on_step=progress.step,

@@ -17,7 +17,7 @@ from finetuner_core.interfaces import Prepared, Preprocess
 from finetuner_core.modeling.embedding_model import EmbeddingModel, count_cut, warn_of_cut
 from finetuner_core.training.optimizer import build_optimizer, learning_rate_factor
 from finetuner_core.training.settings import Schedule
-from finetuner_core.training.step import Part, embed_columns
+from finetuner_core.training.step import Objective, embed_columns
 
 logger = logging.getLogger("finetuner")
 
@@ -61,7 +61,7 @@ class Plan:
 
 def train(
     model: EmbeddingModel,
-    parts: Sequence[Part],
+    objectives: Sequence[Objective],
     plan: Plan,
     *,
     weights: Sequence[float] | None = None,
@@ -74,9 +74,9 @@ def train(
 
     Args:
         model: on the device where it is to be trained.
-        parts: what it learns from; of several, each step takes a batch of one.
+        objectives: what it learns from; of several, each step takes a batch of one.
         plan: how.
-        weights: for each part its share of the steps, in any unit; else each gives its batches once an epoch.
+        weights: for each objective its share of the steps, in any unit; else each gives its batches once an epoch.
         frozen: modules that stay in evaluation mode.
         on_step: told the loss and the number of items of each step.
         on_epoch: told each epoch when it ends.
@@ -89,9 +89,9 @@ def train(
         TrainingError: if the loss is no finite number.
     """
     torch.manual_seed(plan.seed)
-    batches = MixedBatches([part.batches for part in parts], weights, plan.seed)
+    batches = MixedBatches([objective.batches for objective in objectives], weights, plan.seed)
     steps = plan.epochs * batches.per_epoch
-    losses = nn.ModuleList([part.loss for part in parts])
+    losses = nn.ModuleList([objective.loss for objective in objectives])
     optimizer = build_optimizer(model, losses, plan.learning_rate, plan.weight_decay, new=model.new_parameters())
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -108,10 +108,10 @@ def train(
         generator = torch.Generator().manual_seed((plan.seed * 1_000_003 + number) % 2**64)
         total, items, start = 0.0, 0, time.perf_counter()
         for step, (which, rows) in enumerate(batches.epoch(number), 1):
-            part = parts[which]
+            objective = objectives[which]
             with torch.autocast(model.device.type, torch.bfloat16, enabled=plan.dtype is torch.bfloat16):
-                columns = embed_columns(model, part.data, rows, plan.mirror, generator, cut.see)
-            value = part.loss_of(columns, rows)
+                columns = embed_columns(model, objective.data, rows, plan.mirror, generator, cut.see)
+            value = objective.loss_of(columns, rows)
             optimizer.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]
             if not history and step == 1:

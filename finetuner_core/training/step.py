@@ -22,7 +22,7 @@ from finetuner_core.modeling.encoder import Encoder
 
 
 @dataclass(frozen=True)
-class Part:
+class Objective:
     """A data set with the loss that learns from it, and its batches.
 
     Args:

@@ -16,7 +16,7 @@ from finetuner_core.modeling.build import build_model
 from finetuner_core.modeling.embedding_model import EmbeddingModel
 from finetuner_core.training.freezing import batch_statistics, freeze
 from finetuner_core.training.loop import Plan, train
-from finetuner_core.training.step import Part
+from finetuner_core.training.step import Objective
 
 pytestmark = pytest.mark.usefixtures("acme")
 
@@ -42,7 +42,7 @@ def moved(model: EmbeddingModel, what: str | int | None) -> set[str]:
     """Names of the tensors that a training moves, batch statistics among them."""
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     data = images()
-    train(model, [Part(data, ContrastiveLoss(margin=2), ClassBatches(data, 8, 4, 0))], PLAN, frozen=freeze(model, what))
+    train(model, [Objective(data, ContrastiveLoss(margin=2), ClassBatches(data, 8, 4, 0))], PLAN, frozen=freeze(model, what))
     return {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
 
 
@@ -79,7 +79,7 @@ def test_pretrained_batch_statistics_are_kept_while_scale_and_shift_are_trained(
     data = images()
     train(
         model,
-        [Part(data, ContrastiveLoss(margin=2), ClassBatches(data, 8, 4, 0))],
+        [Objective(data, ContrastiveLoss(margin=2), ClassBatches(data, 8, 4, 0))],
         PLAN,
         frozen=batch_statistics(model),
     )
@@ -113,9 +113,9 @@ def test_dropout_of_a_frozen_stage_is_off_during_training() -> None:
 
     data = Dataset((Column("text", "text", ["a", "b", "c", "d"]),), list("aabb"))
     batches = ClassBatches(data, 4, 2, 0)
-    train(model, [Part(data, Watching(), batches)], PLAN, frozen=freeze(model, 1))
+    train(model, [Objective(data, Watching(), batches)], PLAN, frozen=freeze(model, 1))
     assert modes == [(False, True)] * (2 * batches.per_epoch)
-    train(model, [Part(data, Watching(), batches)], PLAN, frozen=freeze(model, None))
+    train(model, [Objective(data, Watching(), batches)], PLAN, frozen=freeze(model, None))
     assert modes[-1] == (True, True)
     assert not model.training
 
@@ -174,6 +174,6 @@ def test_beside_lora_the_backbone_stays_and_all_else_moves() -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     data = images()
     frozen = [*freeze(model, None), *batch_statistics(model)]
-    train(model, [Part(data, ContrastiveLoss(margin=2), ClassBatches(data, 8, 4, 0))], PLAN, frozen=frozen)
+    train(model, [Objective(data, ContrastiveLoss(margin=2), ClassBatches(data, 8, 4, 0))], PLAN, frozen=frozen)
     moving = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert moving == names(model, "lora_", "projection", "pooling.p") != set()

@@ -23,7 +23,7 @@ from finetuner_core.losses.infonce import InfoNCELoss
 from finetuner_core.modeling.build import build_model
 from finetuner_core.modeling.embedding_model import EmbeddingModel
 from finetuner_core.training.loop import Epoch, Plan, train
-from finetuner_core.training.step import Part, embed_columns
+from finetuner_core.training.step import Objective, embed_columns
 
 pytestmark = pytest.mark.usefixtures("acme")
 
@@ -45,8 +45,8 @@ PAIRS = Dataset((Column("anchor", "text", ANCHORS), Column("positive", "text", P
 GROUPS = [0, 1, 0, 3, 4]
 
 
-def pairs(loss: nn.Module, batch_size: int = 5) -> Part:
-    return Part(PAIRS, loss, PairBatches(PAIRS, batch_size, 0))
+def pairs(loss: nn.Module, batch_size: int = 5) -> Objective:
+    return Objective(PAIRS, loss, PairBatches(PAIRS, batch_size, 0))
 
 
 def labelled_images(count: int = 12) -> Dataset:
@@ -100,7 +100,7 @@ def test_labelled_items_reach_the_loss_with_their_labels() -> None:
             return embeddings.sum()
 
     data = labelled_images()
-    train(build_model("pixels"), [Part(data, Watching(), ClassBatches(data, 6, 2, 0))], replace(PLAN, epochs=2))
+    train(build_model("pixels"), [Objective(data, Watching(), ClassBatches(data, 6, 2, 0))], replace(PLAN, epochs=2))
     assert [sorted(labels) for labels in seen] == [[0, 0, 1, 1, 2, 2]] * 4
 
 
@@ -152,7 +152,7 @@ def test_everything_follows_from_the_seed(name: str) -> None:
         model = build_model(name, **options)
         data, batches, loss = random_data(name)
         plan = replace(PLAN, epochs=2, seed=seed, mirror=True)
-        train(model, [Part(data, loss, batches(seed))], plan)
+        train(model, [Objective(data, loss, batches(seed))], plan)
         return [*model.state_dict().values(), *loss.state_dict().values()]
 
     first, second, other, large = weights(1), weights(1), weights(2), weights(2**64 - 1)

@@ -13,7 +13,7 @@ from finetuner_core.data.batches import PairBatches
 from finetuner_core.data.dataset import Column, Dataset
 from finetuner_core.losses.infonce import InfoNCELoss
 from finetuner_core.losses.memory import MemoryLoss
-from finetuner_core.training.step import Part
+from finetuner_core.training.step import Objective
 
 ANCHORS = ["a", "b", "a", "d"]
 POSITIVES = ["p", "q", "r", "s"]
@@ -56,7 +56,7 @@ class Untold(nn.Module):
 def test_hard_negatives_are_further_references_with_labels_of_their_own() -> None:
     data, loss = dataset(ANCHORS, POSITIVES, NEGATIVES), Told()
     columns = vectors(4, 3)
-    Part(data, loss, PairBatches(data, 4, 0)).loss_of(columns, [0, 1, 2, 3])
+    Objective(data, loss, PairBatches(data, 4, 0)).loss_of(columns, [0, 1, 2, 3])
     embeddings, labels, ref_emb, ref_labels, excluded = loss.told
     assert ref_emb is not None
     assert ref_labels is not None
@@ -71,7 +71,7 @@ def test_hard_negatives_are_further_references_with_labels_of_their_own() -> Non
 
 def test_a_loss_that_cannot_be_told_gets_one_label_for_what_belongs_together() -> None:
     data, loss = dataset(ANCHORS, POSITIVES, NEGATIVES), Untold()
-    Part(data, loss, PairBatches(data, 4, 0)).loss_of(vectors(4, 3), [0, 1, 2, 3])
+    Objective(data, loss, PairBatches(data, 4, 0)).loss_of(vectors(4, 3), [0, 1, 2, 3])
     labels, ref_labels = loss.told
     assert labels[0] == labels[2] == ref_labels[0] == ref_labels[2] == ref_labels[5]
     assert len({labels[0].item(), labels[1].item(), labels[3].item()}) == 3
@@ -83,7 +83,7 @@ def test_scores_come_with_their_candidates(candidates: int) -> None:
     scores = np.arange(4 * candidates, dtype=np.float32).reshape(4, candidates)
     data, loss = dataset(ANCHORS, *[POSITIVES] * candidates, scores=scores), Told()
     columns = vectors(2, 1 + candidates)
-    Part(data, loss, PairBatches(data, 2, 0)).loss_of(columns, [3, 1])
+    Objective(data, loss, PairBatches(data, 2, 0)).loss_of(columns, [3, 1])
     embeddings, given, ref_emb, ref_labels, excluded = loss.told
     assert ref_emb is not None
     assert torch.equal(embeddings, columns[0])
@@ -96,7 +96,7 @@ def test_scores_come_with_their_candidates(candidates: int) -> None:
 
 def test_with_a_memory_no_known_positive_of_an_earlier_batch_is_a_negative() -> None:
     data = dataset(ANCHORS, POSITIVES)
-    part = Part(data, MemoryLoss(InfoNCELoss(temperature=1), 3, 4), PairBatches(data, 2, 0))
+    part = Objective(data, MemoryLoss(InfoNCELoss(temperature=1), 3, 4), PairBatches(data, 2, 0))
     (first_anchor, first), (anchor, positive) = vectors(2, 2), vectors(2, 2, seed=1)
     part.loss_of([first_anchor, first], [0, 1])
     found = part.loss_of([anchor, positive], [2, 3])
