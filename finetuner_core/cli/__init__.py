@@ -11,6 +11,7 @@ import click
 
 from finetuner_core.cli import parameters
 from finetuner_core.cli.catalogue import doctor, list_command, show
+from finetuner_core.cli.check import check
 from finetuner_core.cli.fit import fit
 from finetuner_core.cli.mine import mine
 from finetuner_core.cli.use import encode, evaluate
@@ -62,7 +63,7 @@ def cli() -> None:
     """Turns pretrained backbones into embedding models and fine-tunes them for search."""
 
 
-for command in (list_command, show, fit, evaluate, encode, mine, doctor):
+for command in (list_command, show, check, fit, evaluate, encode, mine, doctor):
     cli.add_command(command)
 
 

@@ -1,0 +1,86 @@
+"""What stands in the training data and in the evaluation data, which then measures memory instead of search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from finetuner_core.data.dataset import Column, Dataset
+from finetuner_core.data.known import numbered
+from finetuner_core.data.search_set import SearchSet
+from finetuner_core.values import quote
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """How much of the evaluation data is in the training data: equal texts, image files at one path, equal vectors.
+
+    Args:
+        queries: how many different items that ask are in the training data, in whatever role but a hard negative.
+        of_queries: how many there are; of labelled data all items ask.
+        pairs: how many different pairs of a query and what belongs to it are in both.
+        documents: how many different items that are to be found are in the training data.
+        of_documents: how many there are.
+        example: a query that is in both.
+    """
+
+    queries: int
+    of_queries: int
+    pairs: int = 0
+    documents: int = 0
+    of_documents: int = 0
+    example: str = ""
+
+    def __str__(self) -> str:
+        """A sentence, or nothing where no query is in both."""
+        if not self.queries:
+            return ""
+        what = "queries" if self.of_documents else "items"
+        same = f", {self.pairs:,} of them with what belongs to it" if self.pairs else ""
+        are = "are" if self.queries > 1 else "is"
+        return (
+            f"{self.queries:,} of {self.of_queries:,} {what} of the evaluation data {are} in the training data as well"
+            f"{same}, such as {self.example}"
+        )
+
+
+def find_leakage(train: Sequence[Dataset], evaluation: Dataset | SearchSet) -> Leakage:
+    """Compares data for training with data for evaluation, by the identities of their items.
+
+    Args:
+        train: all that is trained on.
+        evaluation: what is measured on.
+    """
+    if isinstance(evaluation, SearchSet):
+        relevant = evaluation.judgements.grades > 0
+        asking, found = evaluation.judgements.queries[relevant], evaluation.judgements.documents[relevant]
+        columns: tuple[Column, ...] = (evaluation.queries, evaluation.corpus)
+    else:
+        asking = found = np.arange(len(evaluation))
+        columns = evaluation.columns[:2]
+    # Hard negatives teach what does not belong together, and are left out.
+    seen = [column for dataset in train for column in dataset.columns[:2]]
+    numbers = numbered((*columns, *seen))
+    known = np.unique(np.concatenate(numbers[len(columns) :]))
+    queries = np.unique(numbers[0][asking])
+    shared = np.intersect1d(queries, known, assume_unique=True)
+    example = ""
+    if len(shared):
+        row = asking[np.flatnonzero(np.isin(numbers[0][asking], shared))[:1]]
+        example = quote(columns[0].take(row)[0]) if columns[0].modality != "vector" else f"row {int(row[0])}"
+    if len(columns) == 1:
+        return Leakage(len(shared), len(queries), example=example)
+    documents = np.unique(numbers[1][found])
+    count = max(int(number.max()) for number in numbers) + 1
+    own = np.unique(numbers[0][asking].astype(np.int64) * count + numbers[1][found])
+    place = len(columns)
+    pairs = []
+    for dataset in train:
+        if len(dataset.columns) > 1:
+            pairs.append(numbers[place].astype(np.int64) * count + numbers[place + 1])
+        place += min(2, len(dataset.columns))
+    both = np.isin(own, np.concatenate(pairs)).sum() if pairs else 0
+    in_both = len(np.intersect1d(documents, known, assume_unique=True))
+    return Leakage(len(shared), len(queries), int(both), in_both, len(documents), example)
