@@ -30,6 +30,7 @@ from finetuner_core.values import quote
 @click.option("--cross-encoder", metavar="NAME", help="Score the first K anew with it; margins are then of its scores.")
 @click.option("--scores", is_flag=True, help="Write the scores of positive and negatives too, for distillation.")
 @parameters.columns
+@click.option("--split-column", metavar="HEADER", help="Mine only for rows in which it holds train.")
 @parameters.skip_bad_items
 @batch_size
 @device

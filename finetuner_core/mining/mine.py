@@ -4,32 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from finetuner_core.artifacts.saved import find_row, model_name
-from finetuner_core.data.dataset import Column, Dataset
-from finetuner_core.data.forms import find_items, read_dataset
-from finetuner_core.data.tables import read_table
-from finetuner_core.data.usable import usable
+from finetuner_core.data.dataset import Column
 from finetuner_core.errors import DataError, FolderError, OptionError
 from finetuner_core.interfaces import CrossEncoder
 from finetuner_core.mining.choose import choose
 from finetuner_core.mining.fingerprint import made_from
+from finetuner_core.mining.read import read_task
 from finetuner_core.mining.report import MiningResult, Progress
 from finetuner_core.mining.rerank import load_cross_encoder
 from finetuner_core.mining.rules import Rules, Sampling
 from finetuner_core.mining.stages import find
-from finetuner_core.mining.task import Task, task_of
 from finetuner_core.mining.work import Work
 from finetuner_core.mining.write import check_out
 from finetuner_core.modeling.build import build_model
 from finetuner_core.modeling.device import choose_device
 from finetuner_core.modeling.embedding_model import EmbeddingModel
-from finetuner_core.values import BackboneInfo
 
 
 def mine(
     model: EmbeddingModel | str | Path,
-    data: Dataset | str | Path,
+    data: Any,
     out: str | Path,
     *,
     corpus: Column | str | Path | None = None,
@@ -44,6 +41,7 @@ def mine(
     cross_encoder: CrossEncoder | str | Path | None = None,
     scores: bool = False,
     columns: Mapping[str, str] | None = None,
+    split_column: str | None = None,
     batch_size: int | None = None,
     skip_bad_items: bool = False,
     device: str = "auto",
@@ -62,7 +60,8 @@ def mine(
 
     Args:
         model: a model, the folder of a saved one, or a name.
-        data: pairs or labelled data, or a file or folder of it.
+        data: a `Dataset` of pairs or labelled items, a `SearchSet`, or a file, folder or frame of such; of a folder
+            in the layout of BEIR its training judgements.
         out: the file to write, `.csv`, `.jsonl` or `.parquet`: a row for each pair, or each labelled item, with its
             negatives behind it (`negative_1`, ...). One that is there is replaced.
         corpus: more documents: a column, or a file of it.
@@ -78,8 +77,9 @@ def mine(
             scores, and so is the order in which negatives are taken.
         scores: whether to write the score of the positive and of each negative (`score_1`, ...), for distillation.
         columns: for each name that Finetuner knows, the header in the file.
+        split_column: a column of the file; only rows where it holds `train` are mined for.
         batch_size: how many items are computed at a time.
-        skip_bad_items: whether images that cannot be read are left out instead of ending the run.
+        skip_bad_items: whether rows that cannot be used are left out instead of ending the run.
         device: where to compute: `cuda`, `mps`, `cpu`, or `auto` for the best there is. A model that is built already
             stays where it is.
         seed: what every random choice follows from.
@@ -100,7 +100,9 @@ def mine(
     for given in (data, corpus):
         if isinstance(given, str | Path) and Path(given).expanduser().absolute() == file:
             raise FolderError(f"{out} holds what is to be mined for, and would be replaced.\nWrite to another file.")
-    task, skipped = _read(info, data, corpus, columns, skip_bad_items, seed)
+    task, skipped = read_task(
+        info, data, corpus, columns=columns, split_column=split_column, skip_bad_items=skip_bad_items, seed=seed
+    )
     if len(task.documents) <= skip_top + negatives:
         raise DataError(
             f"There are {len(task.documents):,} different documents to choose from, too few for {negatives} negatives"
@@ -125,24 +127,3 @@ def mine(
         raise FolderError(f"{out} cannot be written: {error.strerror or error}.") from None
     progress.result(result)
     return result
-
-
-def _read(
-    info: BackboneInfo,
-    data: Dataset | str | Path,
-    corpus: Column | str | Path | None,
-    columns: Mapping[str, str] | None,
-    skip_bad_items: bool,
-    seed: int,
-) -> tuple[Task, int]:
-    """What is to be mined, and how many rows were left out because their image cannot be read."""
-    if not isinstance(data, Dataset):
-        data = read_dataset(data, info, columns)
-    if isinstance(corpus, str | Path):
-        corpus = find_items(read_table(corpus), info, None, data.columns[-1].modality)
-    for column in (*data.columns, *([] if corpus is None else [corpus])):
-        if column.modality not in info.modalities:
-            takes = " and ".join(f"{modality}s" for modality in info.modalities)
-            raise DataError(f"{info.name} takes {takes}, and the column {column.name} holds {column.modality}s.")
-    data, skipped = usable(data, skip_bad_items=skip_bad_items)
-    return task_of(data, corpus, seed), skipped

@@ -77,7 +77,7 @@ class Progress:
         """What was recognised in the data."""
         documents = f"{len(task.documents):,} different {PLURAL[task.documents.modality]}"
         self.line("Data", f"{len(task.queries):,} different queries, {len(task.rows[0]):,} rows, {documents} to search")
-        left_out = {**task.left_out, "images that cannot be read": skipped}
+        left_out = {**task.left_out, "rows that cannot be used": skipped}
         if any(left_out.values()):
             self.line("Left out", ", ".join(f"{count:,} {what}" for what, count in left_out.items() if count))
 

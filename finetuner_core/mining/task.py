@@ -154,13 +154,13 @@ class Task:
         return self.sides == (None, None)
 
 
-def task_of(dataset: Dataset, corpus: Column | None = None, seed: int = 0) -> Task:
+def task_of(dataset: Dataset, corpus: Sequence[Column] = (), seed: int = 0) -> Task:
     """What is to be mined of some data.
 
     Args:
         dataset: pairs, whose different anchors ask and whose different positives and hard negatives are found; or
             labelled items, each of which asks for the others.
-        corpus: more documents.
+        corpus: columns of more documents.
         seed: what the positive follows from that a labelled item is given.
 
     Raises:
@@ -172,16 +172,17 @@ def task_of(dataset: Dataset, corpus: Column | None = None, seed: int = 0) -> Ta
             "Negatives are mined for pairs (anchor,positive), for labelled items, or for queries with judgements."
         )
     modality = dataset.columns[-1].modality
-    if corpus is not None and corpus.modality != modality:
-        raise DataError(
-            f"The corpus holds {PLURAL[corpus.modality]}, and {PLURAL[modality]} are found in {dataset.source}."
-        )
+    for column in corpus:
+        if column.modality != modality:
+            raise DataError(
+                f"The corpus holds {PLURAL[column.modality]}, and {PLURAL[modality]} are found in {dataset.source}."
+            )
     return _of_labelled(dataset, corpus, seed) if dataset.form == "labelled" else _of_pairs(dataset, corpus)
 
 
-def _of_pairs(dataset: Dataset, corpus: Column | None) -> Task:
+def _of_pairs(dataset: Dataset, corpus: Sequence[Column]) -> Task:
     anchors = dataset.columns[0]
-    parts = [*dataset.columns[1:], *([] if corpus is None else [corpus])]
+    parts = [*dataset.columns[1:], *corpus]
     asked, *found = numbered((anchors, *parts))
     count = int(max(numbers.max() for numbers in (asked, *found))) + 1
     query_rows, query_of = _distinct(asked, count)
@@ -208,7 +209,7 @@ def _of_pairs(dataset: Dataset, corpus: Column | None) -> Task:
         rows=(query[kept], positive[kept]),
         known=known,
         same=BarredPairs(np.flatnonzero(same >= 0), same[same >= 0], len(document_rows)),
-        names=(anchors.name, parts[0].name),
+        names=("anchor", "positive") if anchors.modality == parts[0].modality else ("text", "image"),
         left_out={
             "rows whose positive is equal to their anchor": len(dataset) - len(rows),
             "rows that stood there before": len(rows) - len(kept),
@@ -216,8 +217,8 @@ def _of_pairs(dataset: Dataset, corpus: Column | None) -> Task:
     )
 
 
-def _of_labelled(dataset: Dataset, corpus: Column | None, seed: int) -> Task:
-    if corpus is not None:
+def _of_labelled(dataset: Dataset, corpus: Sequence[Column], seed: int) -> Task:
+    if corpus:
         raise DataError("A corpus has no labels, so that nothing says which of it belongs to a labelled item.")
     (column,) = dataset.columns
     numbers, classes = column.identities, dataset.classes

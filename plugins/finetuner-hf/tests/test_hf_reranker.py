@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from transformers import (
 from finetuner_core.errors import UnknownNameError, WeightsError
 from finetuner_core.mining.rerank import load_cross_encoder
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": 128,
     "hidden_size": 32,
     "num_hidden_layers": 2,
