@@ -69,18 +69,18 @@ def _labelled(data: Dataset) -> list[str]:
         found.append(f"there are {count:,} labels on {len(data):,} items: is the column of labels the right one?")
     alone = int((np.bincount(classes) == 1).sum())
     if alone:
-        found.append(f"{alone:,} of {count:,} labels stand on one item only; those are left out of training")
+        found.append(f"labels of one item only, which are left out of training: {alone:,} of {count:,}")
     items = column.identities
     pairs, first = np.unique(items * count + classes, return_index=True)
     if len(pairs) < len(data):
-        found.append(f"{len(data) - len(pairs):,} rows repeat an item with its label")
+        found.append(f"an item again under the same label: {_count(len(data) - len(pairs), 'row')}")
     several = np.bincount(pairs // count) > 1
     if several.any():
         row = int(first[np.flatnonzero(several[pairs // count])[0]])
         labels = np.unique(classes[items == items[row]])
         names = [quote((data.labels or ())[int(np.argmax(classes == label))]) for label in labels[:2]]
         found.append(
-            f"{int(several.sum()):,} items stand under several labels, such as {_shown(column, row)} "
+            f"under several labels: {_count(int(several.sum()), 'item')}, such as {_shown(column, row)} "
             f"under {' and '.join(names)}"
         )
     return found
@@ -94,30 +94,35 @@ def _rows(data: Dataset) -> list[str]:
 
     def say(rows: np.ndarray, text: str, place: int = 0) -> None:
         if len(rows):
-            found.append(f"{len(rows):,} rows {text}, such as {_shown(data.columns[place], int(rows[0]))}")
+            example = _shown(data.columns[place], int(rows[0]))
+            found.append(f"{text}: {_count(len(rows), 'row')}, such as {example}")
 
     keys = anchors
     for own in others:
         keys = np.unique(keys * count + own, return_inverse=True)[1].reshape(-1)
     repeated = _repeated(keys)
-    say(repeated, "repeat an earlier one", 0)
+    say(repeated, "the same as an earlier row")
     if data.scores is not None:
         if len(repeated) and len(np.unique(np.column_stack([keys, data.scores]), axis=0)) > len(np.unique(keys)):
-            found.append("rows that repeat an earlier one have other scores than it")
+            found.append("rows that are the same as earlier ones have other scores than those")
         if float(data.scores.min()) == float(data.scores.max()):
             found.append(f"every score is {float(data.scores.min()):g}, so there is nothing to learn from them")
         return found
-    say(np.flatnonzero(anchors == others[0]), "have a positive that is their anchor")
+    say(np.flatnonzero(anchors == others[0]), "a positive that is its anchor")
     known = np.unique(anchors * count + others[0])
     for place, own in enumerate(others[1:], 2):
         name = data.columns[place].name
         say(
             np.flatnonzero(np.isin(anchors * count + own, known)),
-            f"have a known positive of their anchor as {name}",
+            f"a known positive of the anchor as {name}",
             place,
         )
-        say(np.flatnonzero(anchors == own), f"have their anchor as {name}", place)
+        say(np.flatnonzero(anchors == own), f"the anchor itself as {name}", place)
     return found
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _repeated(keys: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ class Leakage:
     Args:
         queries: how many different items that ask are in the training data, in whatever role but a hard negative.
         of_queries: how many there are; of labelled data all items ask.
-        pairs: how many different pairs of a query and what belongs to it are in both.
+        pairs: how many of the queries are there with something that belongs to them.
         documents: how many different items that are to be found are in the training data.
         of_documents: how many there are.
         example: a query that is in both.
@@ -38,11 +38,10 @@ class Leakage:
         if not self.queries:
             return ""
         what = "queries" if self.of_documents else "items"
-        same = f", {self.pairs:,} of them with what belongs to it" if self.pairs else ""
-        are = "are" if self.queries > 1 else "is"
+        pairs = f"; {self.pairs:,} with what belongs to them" if self.pairs else ""
         return (
-            f"{self.queries:,} of {self.of_queries:,} {what} of the evaluation data {are} in the training data as well"
-            f"{same}, such as {self.example}"
+            f"{what} of the evaluation data that are in the training data as well: {self.queries:,} of "
+            f"{self.of_queries:,}{pairs}, such as {self.example}"
         )
 
 
@@ -74,13 +73,13 @@ def find_leakage(train: Sequence[Dataset], evaluation: Dataset | SearchSet) -> L
         return Leakage(len(shared), len(queries), example=example)
     documents = np.unique(numbers[1][found])
     count = max(int(number.max()) for number in numbers) + 1
-    own = np.unique(numbers[0][asking].astype(np.int64) * count + numbers[1][found])
+    own = numbers[0][asking].astype(np.int64) * count + numbers[1][found]
     place = len(columns)
-    pairs = []
+    pairs: list[np.ndarray] = []
     for dataset in train:
         if len(dataset.columns) > 1:
             pairs.append(numbers[place].astype(np.int64) * count + numbers[place + 1])
         place += min(2, len(dataset.columns))
-    both = np.isin(own, np.concatenate(pairs)).sum() if pairs else 0
+    both = len(np.unique(own[np.isin(own, np.concatenate(pairs))] // count)) if pairs else 0
     in_both = len(np.intersect1d(documents, known, assume_unique=True))
-    return Leakage(len(shared), len(queries), int(both), in_both, len(documents), example)
+    return Leakage(len(shared), len(queries), both, in_both, len(documents), example)
