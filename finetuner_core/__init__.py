@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from finetuner_core.mining.report import MiningResult
     from finetuner_core.modeling.build import build_model, load
     from finetuner_core.modeling.embedding_model import EmbeddingModel
-    from finetuner_core.training.fit import FitResult, fit
+    from finetuner_core.training.fit import fit
+    from finetuner_core.training.result import FitResult
 
 __all__ = [
     "Column",
@@ -40,7 +41,7 @@ _HOME = {
     "Dataset": "finetuner_core.data.dataset",
     "EmbeddingModel": "finetuner_core.modeling.embedding_model",
     "FinetunerError": "finetuner_core.errors",
-    "FitResult": "finetuner_core.training.fit",
+    "FitResult": "finetuner_core.training.result",
     "MiningResult": "finetuner_core.mining.report",
     "build_model": "finetuner_core.modeling.build",
     "describe_models": "finetuner_core.catalogue.table",

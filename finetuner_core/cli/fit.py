@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
 import click
 
 from finetuner_core.cli import parameters
+from finetuner_core.errors import OptionError
+
+if TYPE_CHECKING:
+    from finetuner_core.data.sources import TrainingSet
 
 
 @click.command()
 @click.argument("model")
-@click.argument("train")
+@click.argument("train", nargs=-1, required=True, metavar="TRAIN...")
 @click.option("--out", required=True, metavar="DIR", help="The folder to save the fine-tuned model in.")
 @click.option("--eval", "eval_data", metavar="DATA", help="Evaluation data; else a part of TRAIN is held out.")
 @parameters.columns
@@ -38,15 +45,27 @@ from finetuner_core.cli import parameters
     metavar="NAME=VALUE",
     help="An option of the backbone; finetuner show MODEL lists them.",
 )
-@click.option("--loss", metavar="NAME", help="infonce, triplet, contrastive, or one of a plugin. [infonce]")
+@click.option(
+    "--loss", "losses", multiple=True, metavar="NAME", help="One of finetuner list --losses. [by the form of the data]"
+)
 @click.option(
     "--loss-option",
     "loss_options",
     multiple=True,
     callback=parameters.parse_mapping,
     metavar="NAME=VALUE",
-    help="An option of the loss, such as margin=0.3.",
+    help="An option of the loss, such as margin=0.3; of several losses, triplet.margin=0.3.",
 )
+@click.option(
+    "--weight", "weights", type=float, multiple=True, metavar="X", help="Of each TRAIN, its share of the steps."
+)
+@click.option(
+    "--matryoshka",
+    callback=parameters.parse_numbers,
+    metavar="N,N,...",
+    help="Let the first N numbers of a vector be a vector of their own, such as 64,128.",
+)
+@click.option("--memory", type=int, metavar="N", help="Compare each batch with N embeddings of past ones too.")
 @click.option("--epochs", type=int, metavar="N", help="How often the data is gone through. [5]")
 @click.option("--batch-size", type=int, metavar="N", help="Items, or pairs, in a step. [64]")
 @click.option("--learning-rate", type=float, metavar="RATE", help="At its peak. [by what is trained]")
@@ -72,20 +91,78 @@ from finetuner_core.cli import parameters
 @click.option("--augment", metavar="auto|none|crop|crop+mirror", help="What happens to training images. [auto]")
 @click.option("--precision", metavar="auto|float32|bfloat16", help="What training computes in. [auto]")
 @click.option("--device", metavar="auto|cuda|mps|cpu", help="Where. [auto]")
+@click.option("--eval-every", type=int, metavar="N", help="Evaluate every N steps as well, and keep the best weights.")
+@click.option("--patience", type=int, metavar="N", help="End after N such evaluations without a better one.")
+@parameters.metrics
+@click.option("--best-metric", metavar="NAME", help="What is best by: map, ndcg@10, spearman, ... [by the data]")
 @click.option("--seed", type=int, metavar="N", help="What every random choice follows from. [0]")
 @click.option("--quiet", is_flag=True, help="Print nothing.")
 @parameters.verbose
-def fit(model: str, train: str, from_scratch: bool, freeze: str | None, **settings: object) -> None:
+def fit(
+    model: str,
+    train: tuple[str, ...],
+    losses: tuple[str, ...],
+    loss_options: dict[str, str],
+    weights: tuple[float, ...],
+    from_scratch: bool,
+    freeze: str | None,
+    **settings: object,
+) -> None:
     """Fine-tunes MODEL on TRAIN, and shows what that gained.
 
     MODEL is a name of finetuner list, namespace/name, or a folder written as a path: ./model.
 
-    TRAIN is a CSV file with the columns text,label or image,label or anchor,positive or text,image; a folder with a
-    folder of images for each label; or an .npz file with the arrays vectors and labels.
+    TRAIN is a table (CSV, TSV, JSONL, Parquet, ...) with the columns text,label or image,label or anchor,positive or
+    text,image; a folder with a folder of images for each label; an .npz file with the arrays vectors and labels; a BEIR
+    folder; and more: finetuner check TRAIN says what it sees in it. Of several, each step takes a batch of one; --loss
+    and --weight are then given once for each, --loss once for all.
     """
     import finetuner_core
 
     # What was not given is left to the function's own defaults.
     given = {name: value for name, value in settings.items() if value is not None}
     frozen = int(freeze) if freeze is not None and freeze.isdecimal() else freeze
-    finetuner_core.fit(model, train, pretrained=not from_scratch, freeze=frozen, **given)  # type: ignore[arg-type]
+    if len(losses) > 1:
+        loss_options, options_of = {}, _options_of(losses, loss_options)
+    else:
+        options_of = {}
+        if losses:
+            given["loss"] = losses[0]
+    data: object = train[0] if len(train) == 1 else train
+    if len(losses) > 1 or weights:
+        data = _training_sets(train, losses if len(losses) > 1 else (), options_of, weights)
+    finetuner_core.fit(model, data, pretrained=not from_scratch, freeze=frozen, loss_options=loss_options, **given)  # type: ignore[arg-type]
+
+
+def _training_sets(
+    train: Sequence[str], losses: Sequence[str], options_of: Mapping[str, Mapping[str, str]], weights: Sequence[float]
+) -> list[TrainingSet]:
+    """The data sets, each with its loss and its weight."""
+    from finetuner_core.data.sources import TrainingSet
+
+    for name, values in (("--loss", losses), ("--weight", weights)):
+        if values and len(values) != len(train):
+            raise OptionError(f"{name} is given {len(values)} times for {len(train)} data sets; give it once for each.")
+    return [
+        TrainingSet(
+            data,
+            weight=weights[number] if weights else None,
+            loss=losses[number] if losses else None,
+            loss_options=options_of[losses[number]] if losses else None,
+        )
+        for number, data in enumerate(train)
+    ]
+
+
+def _options_of(losses: Sequence[str], options: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """The options of each loss, where there are several: `triplet.margin=0.3`."""
+    options_of: dict[str, dict[str, str]] = {loss: {} for loss in losses}
+    for name, value in options.items():
+        loss, _, option = name.rpartition(".")
+        if loss not in options_of:
+            raise OptionError(
+                f'--loss-option "{name}={value}" does not say of which loss.\n'
+                f"Write LOSS.{option}={value} with one of {', '.join(options_of)}."
+            )
+        options_of[loss][option] = value
+    return options_of

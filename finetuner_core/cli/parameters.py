@@ -23,6 +23,19 @@ def parse_mapping(
     return mapping
 
 
+def parse_numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """`64,128` as whole numbers."""
+    parts = [] if value is None else value.split(",")
+    for part in parts:
+        if not part.strip().isdecimal():
+            raise click.BadParameter(f'"{part}" is no whole number; write 32,64.', context, parameter)
+    return tuple(map(int, parts)) or None
+
+
+def _parse_names(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    return None if value is None else tuple(name.strip() for name in value.split(","))
+
+
 def _be_verbose(context: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value:
         os.environ["FINETUNER_VERBOSE"] = "1"
@@ -44,4 +57,7 @@ columns = click.option(
 )
 skip_bad_items = click.option(
     "--skip-bad-items", is_flag=True, help="Leave out images that cannot be read, and count them."
+)
+metrics = click.option(
+    "--metrics", callback=_parse_names, metavar="NAME,...", help="What to measure, such as recall@20,ndcg@10."
 )

@@ -23,25 +23,18 @@ def as_model_name(model: str) -> str:
     return str(Path(model).expanduser().resolve()) if is_saved_model(model) and not listed else model
 
 
-def _names(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    return None if value is None else tuple(name.strip() for name in value.split(","))
-
-
-def _numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    parts = [] if value is None else value.split(",")
-    for part in parts:
-        if not part.strip().isdecimal():
-            raise click.BadParameter(f'"{part}" is no number; write --widths 32,64.', context, parameter)
-    return tuple(map(int, parts)) or None
-
-
 @click.command()
 @click.argument("model")
 @click.argument("data")
 @parameters.columns
 @click.option("--split-column", metavar="HEADER", help="Search only rows in which it holds test, val, dev or eval.")
-@click.option("--metrics", callback=_names, metavar="NAME,...", help="What to measure, such as recall@20,ndcg@10.")
-@click.option("--widths", callback=_numbers, metavar="N,...", help="Measure the first N numbers of each vector too.")
+@parameters.metrics
+@click.option(
+    "--widths",
+    callback=parameters.parse_numbers,
+    metavar="N,...",
+    help="Measure the first N numbers of each vector too.",
+)
 @click.option("--per-query", metavar="FILE", help="Write a row for each query: FILE.csv or FILE.jsonl.")
 @parameters.skip_bad_items
 @batch_size
@@ -76,6 +69,7 @@ def evaluate(model: str, data: str, in_json: bool, per_query: str | None, **sett
 @click.option("--out", required=True, metavar="FILE.npy", help="Where to write the vectors, float32 (N, D).")
 @click.option("--column", metavar="HEADER", help="Which column to encode; else the one that fits the model.")
 @click.option("--modality", metavar="text|image|vector", help="For a model that takes more than one.")
+@click.option("--width", type=int, metavar="N", help="Keep the first N numbers of each vector (see --matryoshka).")
 @batch_size
 @device
 @parameters.verbose
@@ -85,6 +79,7 @@ def encode(
     out: str,
     column: str | None,
     modality: str | None,
+    width: int | None,
     batch_size: int | None,
     device: str | None,
 ) -> None:
@@ -111,7 +106,7 @@ def encode(
     name = as_model_name(model)
     items = find_items(read_table(data), find_row(name), column, modality)
     built = build_model(name).to(choose_device(device or "auto"))
-    vectors = built.encode(items.items, modality=items.modality, batch_size=batch_size)
+    vectors = built.encode(items.items, modality=items.modality, batch_size=batch_size, width=width)
     scratch = file.with_name(f".{file.name}")
     try:
         with scratch.open("wb") as stream:

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from finetuner_core.catalogue.registry import catalogue
 from finetuner_core.data.dataset import Column, Dataset
+from finetuner_core.data.sources import Part
 from finetuner_core.errors import DataError
 from finetuner_core.losses.build import build_loss, loss_options
 from finetuner_core.losses.excluded import takes_excluded
@@ -168,7 +169,7 @@ def _scored(subject: Subject, loss: nn.Module, embeddings: Tensor, scores: Tenso
 
 def _require_refused(subject: Subject, data: Dataset) -> None:
     try:
-        choose_loss(data, subject.full_name, subject.options)
+        choose_loss(Part("data", data, None), subject.full_name, subject.options)
     except DataError:
         return
     fail(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -10,14 +10,17 @@ from finetuner_core.catalogue.registry import catalogue
 from finetuner_core.data.batches import ClassBatches, PairBatches
 from finetuner_core.data.dataset import Dataset
 from finetuner_core.data.images import are_grey
-from finetuner_core.errors import DataError
+from finetuner_core.data.search_set import SearchSet
+from finetuner_core.data.sources import Part, Sources
+from finetuner_core.errors import DataError, OptionError
+from finetuner_core.evaluation.result import Evaluation
 from finetuner_core.losses.build import loss_options
 from finetuner_core.modeling.embedding_model import EmbeddingModel
 from finetuner_core.modeling.lora import has_matrices
 from finetuner_core.training.loop import Plan
 from finetuner_core.training.precision import choose_precision
 from finetuner_core.training.settings import Settings
-from finetuner_core.values import OptionValue
+from finetuner_core.values import OptionValue, near, quote
 
 # Items of a class in a batch, where there are classes enough to choose from.
 ITEMS_PER_CLASS = 4
@@ -30,18 +33,27 @@ _COLOUR_SAMPLE = 100
 
 
 def choose_loss(
-    data: Dataset, name: str | None, options: Mapping[str, object] | None, *, two_towers: bool = False
+    part: Part, name: str | None, options: Mapping[str, object] | None, *, two_towers: bool = False
 ) -> tuple[str, dict[str, OptionValue]]:
     """The loss's name, and a value for each of its options.
 
     A loss that keeps something for each class is told how many there are in labelled data.
+
+    Args:
+        part: the data, which may ask for a loss of its own.
+        name: of the loss of all parts that do not.
+        options: of that loss.
+        two_towers: whether what asks and what is found have a tower each.
 
     Raises:
         UnknownNameError: if nobody lists the loss.
         OptionError: if an option is unknown or not allowed.
         DataError: if the loss does not learn from data of this form.
     """
-    name = name or "infonce"
+    data = part.train
+    if part.loss is not None or part.loss_options is not None:
+        name, options = part.loss or name, part.loss_options
+    name = name or _loss_name(data)
     defaults: dict[str, object] = {}
     if name in ("infonce", "finetuner/infonce") and (two_towers or len({c.modality for c in data.columns}) > 1):
         defaults |= _CLIP
@@ -53,6 +65,42 @@ def choose_loss(
     if data.form == "labelled" and any(option.name == "num_classes" and option.required for option in info.options):
         defaults["num_classes"] = int(data.classes.max()) + 1
     return name, loss_options(name, {**defaults, **(options or {})})
+
+
+def _loss_name(data: Dataset) -> str:
+    if data.form != "scored":
+        return "infonce"
+    # Only the order of the scores of pairs is known to mean something; those of candidates are a teacher's.
+    return "cosent" if len(data.columns) == 2 else "kl"
+
+
+def choose_judge(
+    data: Sources, before: Mapping[str, Evaluation], metric: str | None
+) -> Callable[[Mapping[str, Evaluation]], float]:
+    """What tells which of several measurements is best: the mean over all evaluation data of one metric of each.
+
+    Args:
+        data: what is measured.
+        before: a measurement of it.
+        metric: its name; else the one that says most of data of that form.
+
+    Raises:
+        OptionError: if it is not measured.
+    """
+    metrics = {name: metric or _metric(own) for name, own in data.evals.items()}
+    for name, chosen in metrics.items():
+        if chosen not in before[name]:
+            raise OptionError(
+                f"best_metric is {quote(chosen)}, which is not measured on {name}.{near(chosen, before[name])}\n"
+                f"Measured are {', '.join(before[name])}."
+            )
+    return lambda measured: sum(measured[name][chosen] for name, chosen in metrics.items()) / len(metrics)
+
+
+def _metric(data: Dataset | SearchSet) -> str:
+    if isinstance(data, SearchSet):
+        return "ndcg@10"
+    return {"labelled": "map", "pairs": "ndcg@10", "scored": "spearman"}[data.form]
 
 
 def choose_batches(data: Dataset, settings: Settings) -> ClassBatches | PairBatches:

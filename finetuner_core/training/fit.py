@@ -2,60 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import cast
 
 import torch
 
 from finetuner_core.artifacts.folder import check_writable, write_folder, write_json
 from finetuner_core.artifacts.saved import find_row, model_name
-from finetuner_core.data.dataset import Dataset
-from finetuner_core.data.sources import read_sources
+from finetuner_core.data.dataset import Column, Dataset
+from finetuner_core.data.sources import Sources, read_sources
 from finetuner_core.errors import OptionError
 from finetuner_core.evaluation.evaluate import check_evaluable, evaluate_dataset
 from finetuner_core.evaluation.report import render_comparison
+from finetuner_core.evaluation.result import Evaluation
 from finetuner_core.losses.build import build_loss
 from finetuner_core.modeling import lora as lora_matrices
 from finetuner_core.modeling.build import build_model
 from finetuner_core.modeling.device import choose_device
 from finetuner_core.modeling.embedding_model import EmbeddingModel
-from finetuner_core.training.choices import choose_batches, choose_loss, choose_plan
+from finetuner_core.training.best import BestWeights
+from finetuner_core.training.choices import choose_batches, choose_judge, choose_loss, choose_plan
 from finetuner_core.training.freezing import batch_statistics
 from finetuner_core.training.freezing import freeze as freeze_model
-from finetuner_core.training.loop import Epoch, train
+from finetuner_core.training.loop import train
 from finetuner_core.training.progress import Progress
+from finetuner_core.training.result import FitResult, Measured
 from finetuner_core.training.settings import Augment, Precision, Schedule, Settings
 from finetuner_core.training.step import Objective
-from finetuner_core.values import RESERVED_OPTIONS, resolve_options
+from finetuner_core.values import RESERVED_OPTIONS, Side, resolve_options
 
 TRAINING_FILE = "training.json"
 
 
-@dataclass(frozen=True)
-class FitResult:
-    """What a fine-tuning gave.
-
-    Args:
-        model: the fine-tuned model, in evaluation mode.
-        before: metrics on the evaluation data before training, by name (`recall@1`, `mrr`, `ndcg@10`, `map`, ...).
-        after: the same after it.
-        history: an entry for each epoch.
-        path: the folder that the model was saved in, or `None`.
-    """
-
-    model: EmbeddingModel
-    before: dict[str, float]
-    after: dict[str, float]
-    history: list[Epoch]
-    path: Path | None
-
-
 def fit(
     model: EmbeddingModel | str | Path,
-    train_data: Dataset | str | Path,
-    eval_data: Dataset | str | Path | None = None,
+    train_data: object,
+    eval_data: object = None,
     *,
     out: str | Path | None = None,
     columns: Mapping[str, str] | None = None,
@@ -85,6 +70,7 @@ def fit(
     memory: int | None = None,
     eval_every: int | None = None,
     patience: int | None = None,
+    metrics: Sequence[str] | None = None,
     best_metric: str | None = None,
     augment: Augment = "auto",
     precision: Precision = "auto",
@@ -99,7 +85,9 @@ def fit(
 
     Args:
         model: a name, the folder of a model, or a model, which is then trained in place.
-        train_data: a file or folder, or a data set: labelled items, or pairs. See `docs/data.md`.
+        train_data: a file or folder, something that is in memory (a frame of pandas, a list of rows), or a data set;
+            see `docs/data.md`. Of several, each step takes a batch of one; a `TrainingSet` gives one its weight, its
+            loss and its columns.
         eval_data: the same for evaluation; where not given, a part of the training data is held out.
         out: the folder to save the model in.
         columns: for each name that Finetuner knows, the header in the file: `{"anchor": "question"}`.
@@ -115,8 +103,8 @@ def fit(
             tower of what is found. Each gets a projection into the space that they share, as wide as the narrower of
             the two unless `output_dim` says otherwise.
         model_options: the backbone's own options; of two towers each takes those that it has.
-        loss: a loss by name; `infonce` where not given, symmetric and with a learnable temperature for text with
-            images and for two towers.
+        loss: a loss by name; where not given `infonce`, symmetric and with a learnable temperature for text with images
+            and for two towers; for scored data `cosent`, and `kl` where an anchor has several candidates.
         loss_options: the loss's own options.
         epochs: how often the data is gone through.
         batch_size: items, or pairs, in a training step.
@@ -132,6 +120,16 @@ def fit(
             al. 2021, https://arxiv.org/abs/2106.09685); it needs PEFT: `pip install finetuner-core[lora]`.
         lora_options: `alpha`, `dropout` and `targets`, as `finetuner_core.modeling.lora` describes them.
         adapter: whether to save these matrices alone, which need the backbone again; else they are merged into it.
+        matryoshka: widths below the model's own at which the first numbers of a vector are to be a vector too (Kusupati
+            et al. 2022, https://arxiv.org/abs/2205.13147). Each is evaluated as well.
+        memory: how many embeddings of past batches are compared with beside those of the batch (Wang et al. 2020,
+            https://arxiv.org/abs/1912.06798).
+        metrics: what is measured, such as `["recall@20", "ndcg@10"]`; see `docs/evaluation.md`.
+        eval_every: after how many steps to evaluate in the middle of training. The weights that were best are those
+            that the run ends with. They are chosen on the evaluation data, whose metrics flatter them for it.
+        patience: after how many such evaluations without a better one training ends.
+        best_metric: what decides which weights are best; where not given `map` for labelled data, `ndcg@10` for pairs,
+            `spearman` for scored ones. Of several evaluation sets it is the mean.
         augment: what happens to training images: `none`, `crop` (another part each time), `crop+mirror`; `auto` crops,
             and mirrors labelled photos in colour. Greyscale pictures (characters, scans) and images with texts, which
             may speak of left and right, are not mirrored.
@@ -205,9 +203,11 @@ def fit(
         skip_bad_items=skip_bad_items,
         seed=settings.seed,
     )
-    check_evaluable(data.eval)
-    batches = choose_batches(data.train, settings)
-    loss_name, loss_values = choose_loss(data.train, loss, loss_options, two_towers=text_model is not None)
+    for held_out in data.evals.values():
+        check_evaluable(held_out)
+    losses = [choose_loss(part, loss, loss_options, two_towers=text_model is not None) for part in data.parts]
+    batches = [choose_batches(part.train, settings) for part in data.parts]
+    weights = [part.weight for part in data.parts if part.weight is not None] or None
     if lora_options and lora is None:
         raise OptionError("lora_options say how LoRA's matrices are, and lora, which asks for them, is not given.")
     lora_values = resolve_options(lora_matrices.OPTIONS, lora_options or {}, "lora")
@@ -235,43 +235,90 @@ def fit(
             tower.check_adapter()
     model.to(target)
     frozen = [*freeze_model(model, settings.freeze), *batch_statistics(model)]
-    for part in (data.train, data.eval):
-        for column, side in zip(part.columns, part.sides, strict=True):
-            # One item of each column tells whether they fit the model, as the width of vectors must.
-            model.preprocess(column.modality, side).prepare(column.take([0]))
-    criterion = build_loss(loss_name, model.output_dim, loss_values, settings.matryoshka, settings.memory).to(target)
+    for column, side in _columns(data):
+        # One item of each column tells whether they fit the model, as the width of vectors must.
+        model.preprocess(column.modality, side).prepare(column.take([0]))
+    objectives = [
+        Objective(
+            part.train,
+            build_loss(name, model.output_dim, values, settings.matryoshka, settings.memory).to(target),
+            own_batches,
+        )
+        for part, (name, values), own_batches in zip(data.parts, losses, batches, strict=True)
+    ]
     plan = choose_plan(model, data.train, settings, target)
     progress.model(model)
-    progress.plan(plan, settings.batch_size, batches.per_epoch, f"{loss_name} loss", loss_values, target)
+    progress.plan(plan, settings.batch_size, sum(own.per_epoch for own in batches), losses, target)
 
     # Before, training, after.
-    before = evaluate_dataset(model, data.eval)
-    history = train(
-        model,
-        [Objective(data.train, criterion, batches)],
-        plan,
-        frozen=frozen,
-        on_step=progress.step,
-        on_epoch=progress.epoch,
-    )
-    after = evaluate_dataset(model, data.eval)
+    widths = sorted({*settings.matryoshka} - {model.output_dim}, reverse=True)
+
+    def measure(model: EmbeddingModel = model) -> dict[str, Evaluation]:
+        return {name: evaluate_dataset(model, own, metrics=metrics, widths=widths) for name, own in data.evals.items()}
+
+    before = measure()
+    with TemporaryDirectory(prefix="finetuner-") as scratch:
+        best = None
+        if settings.eval_every is not None:
+            best = BestWeights(
+                {"model": model} | {f"loss {number}": own.loss for number, own in enumerate(objectives)},
+                measure,
+                choose_judge(data, before, best_metric),
+                Path(scratch),
+                every=settings.eval_every,
+                patience=settings.patience,
+                on_check=progress.check,
+            )
+        history = train(
+            model,
+            objectives,
+            plan,
+            weights=weights,
+            frozen=frozen,
+            on_step=progress.step,
+            on_epoch=progress.epoch,
+            is_done=(lambda step, steps: False) if best is None else best.after_step,
+        )
+        if best is not None:
+            progress.kept(best.restore())
+    after = measure() if best is None or best.best is None else best.best
+    measured = tuple(Measured(name, before[name], after[name]) for name in before)
+    checks = [] if best is None else best.checks
     path = None
     if out is not None:
+        recorded = [{"loss": {"name": name, "options": values}} for name, values in losses]
         record = {
             "settings": asdict(settings),
             "learning_rate": plan.learning_rate,
-            "loss": {"name": loss_name, "options": loss_values},
-            "data": {"train": data.train.summary(), "eval": data.eval.summary()},
-            "before": before,
-            "after": after,
+            "data": [
+                {"name": part.name, "train": part.train.summary(), "weight": part.weight} | loss
+                for part, loss in zip(data.parts, recorded, strict=True)
+            ],
+            "evaluation": [
+                {"name": name, "data": data.evals[name].summary(), "before": before, "after": after}
+                for name, before, after in measured
+            ],
+            "checks": [check._asdict() for check in checks],
             "history": history,
         }
         path = _save(model, out, record, adapter)
     if not quiet:
-        print(render_comparison(before, after))
+        for each in measured:
+            if len(measured) > 1:
+                print(f"\n{each.name}")
+            print(render_comparison(each.before, each.after))
     if path is not None:
         progress.line("Saved", str(path))
-    return FitResult(model, before, after, history, path)
+    return FitResult(model, measured, history, checks, path)
+
+
+def _columns(data: Sources) -> Iterator[tuple[Column, Side | None]]:
+    """Every column, with what its items are."""
+    for own in (*(part.train for part in data.parts), *data.evals.values()):
+        if isinstance(own, Dataset):
+            yield from zip(own.columns, own.sides, strict=True)
+        else:
+            yield from ((own.queries, "query"), (own.corpus, "document"))
 
 
 def _save(model: EmbeddingModel, out: str | Path, record: Mapping[str, object], adapter: bool) -> Path:

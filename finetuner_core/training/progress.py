@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from finetuner_core.data.batches import ClassBatches, PairBatches
 from finetuner_core.data.sources import Sources
 from finetuner_core.modeling.embedding_model import EmbeddingModel
+from finetuner_core.training.best import Check
 from finetuner_core.training.loop import Epoch, Plan
 from finetuner_core.values import OptionValue
 
@@ -35,15 +36,24 @@ class Progress:
         if not self.quiet:
             print(f"{label:<9} {text}", file=sys.stderr)
 
-    def data(self, data: Sources, batches: ClassBatches | PairBatches) -> None:
+    def data(self, data: Sources, batches: Sequence[ClassBatches | PairBatches]) -> None:
         """What was recognised in the data."""
-        self.line("Data", f"{data.train.summary()}, from {data.train.source}")
-        how = f" ({data.how})" if data.how else ""
-        self.line("Held out", f"{data.eval.summary()}{how}, from {data.eval.source}")
+        for part, own in zip(data.parts, batches, strict=True):
+            self.line("Data", f"{part.train.summary()}, from {part.train.source}")
+            if part.eval is not None:
+                how = f" ({part.how})" if part.how else ""
+                self.line("Held out", f"{part.eval.summary()}{how}, from {part.eval.source}")
+            if isinstance(own, ClassBatches):
+                if own.left_out:
+                    self.line("Left out", f"{own.left_out:,} labels that stand on one item only, from training")
+                if own.duplicates:
+                    self.line("Left out", f"{own.duplicates:,} items that stand in their class already, from training")
+            elif own.unavoidable:
+                self.line("Masked", f"{own.unavoidable:,} rows share a batch with another of the same item")
+        if data.given is not None:
+            self.line("Held out", f"{data.given.summary()}, from {data.given.source}")
         if data.skipped:
-            self.line("Skipped", f"{data.skipped:,} images that cannot be read")
-        if isinstance(batches, ClassBatches) and batches.left_out:
-            self.line("Left out", f"{batches.left_out:,} labels that stand on one item only, from training")
+            self.line("Skipped", f"{data.skipped:,} rows that cannot be used")
 
     def model(self, model: EmbeddingModel) -> None:
         """What is trained."""
@@ -61,16 +71,18 @@ class Progress:
         plan: Plan,
         batch_size: int,
         steps: int,
-        loss: str,
-        options: Mapping[str, OptionValue],
+        losses: Sequence[tuple[str, Mapping[str, OptionValue]]],
         device: torch.device,
     ) -> None:
         """How it is trained."""
         self._epochs, self._steps = plan.epochs, steps
-        settings = ", ".join(f"{name} {value}" for name, value in options.items() if value is not None)
+        named: list[str] = []
+        for name, options in losses:
+            settings = ", ".join(f"{option} {value}" for option, value in options.items() if value is not None)
+            named.append(f"{name} loss{f' ({settings})' if settings else ''}")
         self.line(
             "Training",
-            f"{loss}{f' ({settings})' if settings else ''}, {plan.epochs} epochs of {steps} steps, batch {batch_size}, "
+            f"{' and '.join(dict.fromkeys(named))}, {plan.epochs} epochs of {steps} steps, batch {batch_size}, "
             f"learning rate {plan.learning_rate:g}, {str(plan.dtype).removeprefix('torch.')} on {device}",
         )
         if plan.mirror is not None:
@@ -101,3 +113,13 @@ class Progress:
             f"{epoch['epoch']}/{self._epochs}  loss {epoch['loss']:.4f}  {epoch['items_per_second']:,.0f} items/s  "
             f"{epoch['seconds']:.1f} s",
         )
+
+    def check(self, check: Check) -> None:
+        """The model was evaluated in the middle of training."""
+        if self._bar is not None:
+            self._bar.clear()
+        self.line("Step", f"{check.step:,}  {check.value:.4f}{'  best' if check.is_best else ''}")
+
+    def kept(self, check: Check) -> None:
+        """The weights of an evaluation are those that are kept."""
+        self.line("Kept", f"the weights of step {check.step:,}, at {check.value:.4f} the best")

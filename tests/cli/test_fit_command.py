@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 import finetuner_core
 from finetuner_core.cli import cli
+from finetuner_core.data.sources import TrainingSet
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch"),
@@ -100,6 +101,12 @@ def test_what_is_not_given_is_left_to_fit(called: list[dict[str, Any]]) -> None:
         ("--augment", "crop+mirror", "augment", "crop+mirror"),
         ("--precision", "bfloat16", "precision", "bfloat16"),
         ("--device", "cpu", "device", "cpu"),
+        ("--matryoshka", "32,64", "matryoshka", (32, 64)),
+        ("--memory", "512", "memory", 512),
+        ("--eval-every", "50", "eval_every", 50),
+        ("--patience", "3", "patience", 3),
+        ("--metrics", "recall@20,map", "metrics", ("recall@20", "map")),
+        ("--best-metric", "map", "best_metric", "map"),
         ("--seed", "0", "seed", 0),
         ("--quiet", None, "quiet", True),
     ],
@@ -118,12 +125,48 @@ def test_options_by_name_may_come_several_times(called: list[dict[str, Any]]) ->
     assert called[0]["loss_options"] == {"temperature": "0.1", "learnable": "true"}
 
 
+def test_several_data_sets(called: list[dict[str, Any]]) -> None:
+    losses = ("--loss", "infonce", "--loss", "cosent", "--loss-option", "cosent.temperature=0.1")
+    assert run("letters", "a.csv", "b.csv", "--out", "m").exit_code == 0
+    assert (
+        run("letters", "a.csv", "b.csv", "--out", "m", "--weight", "2", "--weight", "1", "--loss", "x").exit_code == 0
+    )
+    assert run("letters", "a.csv", "b.csv", "--out", "m", *losses).exit_code == 0
+    assert called[0]["train_data"] == ("a.csv", "b.csv")
+    assert called[1]["train_data"] == [TrainingSet("a.csv", weight=2), TrainingSet("b.csv", weight=1)]
+    assert called[1]["loss"] == "x"
+    assert called[2]["train_data"] == [
+        TrainingSet("a.csv", loss="infonce", loss_options={}),
+        TrainingSet("b.csv", loss="cosent", loss_options={"temperature": "0.1"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("a", "b", "--weight", "1"), "--weight is given 1 times for 2 data sets; give it once for each"),
+        (("a", "--loss", "x", "--loss", "y"), "--loss is given 2 times for 1 data sets; give it once for each"),
+        (
+            ("a", "b", "--loss", "x", "--loss", "y", "--loss-option", "margin=1"),
+            '"margin=1" does not say of which loss.\nWrite LOSS.margin=1 with one of x, y.',
+        ),
+        (("a", "--matryoshka", "3,x"), '"x" is no whole number; write 32,64'),
+    ],
+)
+def test_what_does_not_go_with_several_data_sets(
+    arguments: tuple[str, ...], words: str, called: list[dict[str, Any]]
+) -> None:
+    result = run("letters", *arguments, "--out", "m")
+    assert (result.exit_code, called) == (2, [])
+    assert words in result.output
+
+
 def test_every_setting_of_fit_can_be_typed() -> None:
     from finetuner_core.cli.fit import fit as command
     from finetuner_core.training.fit import fit
 
-    typed = {parameter.name for parameter in command.params} - {"verbose"}
-    renamed = {"train": "train_data", "from_scratch": "pretrained"}
+    typed = {parameter.name for parameter in command.params} - {"verbose", "weights"}
+    renamed = {"train": "train_data", "from_scratch": "pretrained", "losses": "loss"}
     assert {renamed.get(str(name), name) for name in typed} == set(inspect.signature(fit).parameters)
 
 
@@ -135,7 +178,7 @@ def test_a_real_run(data: Path, tmp_path: Path) -> None:
     assert "Epoch     2/2" in result.output
     assert "recall@1" in result.output
     record = json.loads((tmp_path / "model" / "training.json").read_text())
-    assert record["loss"]["options"]["temperature"] == 0.1
+    assert record["data"][0]["loss"]["options"]["temperature"] == 0.1
     assert len(record["history"]) == 2
     model = finetuner_core.load(tmp_path / "model")
     assert model.output_dim == 6
@@ -143,7 +186,10 @@ def test_a_real_run(data: Path, tmp_path: Path) -> None:
     again = run(tmp_path / "model", data, "--out", tmp_path / "model", "--epochs", 1, "--batch-size", 12, "--quiet")
     assert again.exit_code == 0, again.output
     assert again.output == ""
-    assert json.loads((tmp_path / "model" / "training.json").read_text())["before"] == record["after"]
+    assert (
+        json.loads((tmp_path / "model" / "training.json").read_text())["evaluation"][0]["before"]
+        == record["evaluation"][0]["after"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -169,7 +215,7 @@ def test_a_real_run(data: Path, tmp_path: Path) -> None:
         (("letters", "DATA", "--device", "gpu"), 'device "gpu" cannot be used'),
         (("pixels", "DATA"), "pixels takes images"),
         (("letters", "DATA", "--no-such-option"), "No such option"),
-        (("letters",), "Missing argument 'TRAIN'"),
+        (("letters",), "Missing argument 'TRAIN...'"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line_or_two_and_nothing_is_left(

@@ -20,11 +20,13 @@ from PIL import Image
 import finetuner_core
 from finetuner_core.data.augment import augment
 from finetuner_core.data.dataset import Column, Dataset
+from finetuner_core.data.sources import TrainingSet
 from finetuner_core.errors import DataError, FolderError, OptionError, PluginError, UnknownNameError
 from finetuner_core.interfaces import Batch
 from finetuner_core.modeling.build import build_model, load
 from finetuner_core.training import fit as fit_module
-from finetuner_core.training.fit import FitResult, fit
+from finetuner_core.training.fit import fit
+from finetuner_core.training.result import FitResult
 
 pytestmark = pytest.mark.usefixtures("acme")
 
@@ -153,16 +155,16 @@ def test_what_was_done_is_written_down(tmp_path: Path) -> None:
     result = fit("letters", labelled_texts(tmp_path), out=tmp_path / "model", loss_options=options, **FAST)
     assert result.path is not None
     record = json.loads((result.path / "training.json").read_text())
-    assert record["before"] == result.before
-    assert record["after"] == result.after
+    assert record["evaluation"][0]["before"] == result.before
+    assert record["evaluation"][0]["after"] == result.after
     assert record["history"] == result.history
     assert record["settings"].items() >= {"epochs": 6, "batch_size": 16, "seed": 0, "freeze": None}.items()
     assert record["learning_rate"] == 0.03
-    assert record["loss"] == {
+    assert record["data"][0]["loss"] == {
         "name": "infonce",
         "options": {"temperature": 0.2, "learnable": False, "symmetric": False},
     }
-    assert record["data"]["train"].endswith("labelled texts in 10 classes")
+    assert record["data"][0]["train"].endswith("labelled texts in 10 classes")
 
 
 def test_without_a_folder_nothing_is_saved(tmp_path: Path) -> None:
@@ -246,11 +248,10 @@ class TestWhatIsGiven:
         result = fit("letters", data, split_column="part", **FAST | {"epochs": 1})
         assert result.before == finetuner_core.evaluate(build_model("letters"), held_out)
 
-    @pytest.mark.parametrize("extra", [{"eval_data": "other.csv"}, {"train_data": "a data set"}])
-    def test_a_split_column_stands_alone(self, extra: dict[str, Any], tmp_path: Path) -> None:
-        given: dict[str, Any] = {"train_data": labelled_texts(tmp_path), "split_column": "part"} | extra
-        if "train_data" in extra:
-            given["train_data"] = Dataset((Column("t", "text", ["a", "b"]),), ["x", "y"])
+    @pytest.mark.parametrize("extra", ["eval_data", "train_data"])
+    def test_a_split_column_stands_alone(self, extra: str, tmp_path: Path) -> None:
+        given: dict[str, Any] = {"train_data": labelled_texts(tmp_path), "split_column": "part"}
+        given[extra] = Dataset((Column("t", "text", ["a", "b"]),), ["x", "x"])
         with pytest.raises(OptionError, match="split_column tells rows of one file apart"):
             fit("letters", **given, **FAST)
 
@@ -310,7 +311,7 @@ class TestLoss:
     def test_by_its_name_with_its_options(self, loss: str, options: dict[str, object], tmp_path: Path) -> None:
         result = fit("letters", labelled_texts(tmp_path), loss=loss, loss_options=options, out=tmp_path / "m", **FAST)
         assert result.path is not None
-        said = json.loads((result.path / "training.json").read_text())["loss"]
+        said = json.loads((result.path / "training.json").read_text())["data"][0]["loss"]
         assert said["name"] == loss
         assert {name: str(value) for name, value in options.items()}.items() <= {
             name: str(value) for name, value in said["options"].items()
@@ -324,7 +325,7 @@ class TestLoss:
             name, make(tmp_path), out=tmp_path / "m", loss_options={"symmetric": False}, **FAST | {"epochs": 1}
         )
         assert result.path is not None
-        said = json.loads((result.path / "training.json").read_text())["loss"]
+        said = json.loads((result.path / "training.json").read_text())["data"][0]["loss"]
         expected = {"temperature": 0.07 if clip else 0.05, "learnable": clip, "symmetric": False}
         assert said == {"name": "infonce", "options": expected}
 
@@ -390,7 +391,7 @@ class TestImages:
         folder = image_folder(tmp_path)
         self.spoil(folder)
         fit("pixels", folder, skip_bad_items=True, **FAST | {"epochs": 1, "quiet": False})
-        assert "Skipped   1 images that cannot be read" in capsys.readouterr().err
+        assert "Skipped   1 rows that cannot be used" in capsys.readouterr().err
 
     @pytest.mark.parametrize("how", ["none", "crop", "crop+mirror", "auto"])
     def test_augmenting(self, how: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -497,7 +498,8 @@ def test_what_fails_later_leaves_nothing_either(tmp_path: Path) -> None:
 
 
 def test_what_was_recognised_is_said_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fit("letters", labelled_texts(tmp_path), out=tmp_path / "model", **FAST | {"epochs": 2, "quiet": False})
+    settings = FAST | {"epochs": 2, "quiet": False}
+    result = fit("letters", labelled_texts(tmp_path), out=tmp_path / "model", **settings)
     captured = capsys.readouterr()
     labels = [line.split()[0] for line in captured.err.splitlines()]
     assert labels == ["Data", "Held", "Model", "Training", "Epoch", "Epoch", "Saved"]
@@ -507,8 +509,8 @@ def test_what_was_recognised_is_said_before_training(tmp_path: Path, capsys: pyt
     assert "infonce loss (temperature 0.05," in captured.err
     assert captured.err.splitlines()[-1].endswith(str(tmp_path / "model"))
     header, _, *rows = captured.out.splitlines()
-    assert header.split() == ["metric", "before", "after", "gain"]
-    assert [row.split()[0] for row in rows] == ["recall@1", "recall@5", "recall@10", "mrr", "ndcg@10", "map"]
+    assert header.split() == ["metric", "before", "after", "gain", "95%", "interval", "p"]
+    assert [row.split()[0] for row in rows] == [*result.after]
 
 
 def test_quiet_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -549,7 +551,7 @@ def test_by_default_what_is_new_learns_faster_than_what_is_pretrained(tmp_path: 
 
 def test_by_default_two_towers_are_trained_in_both_directions(tmp_path: Path) -> None:
     fit("letters", text_pairs(tmp_path), out=tmp_path / "model", text_model="letters", **FAST | {"epochs": 1})
-    loss = json.loads((tmp_path / "model" / "training.json").read_text())["loss"]
+    loss = json.loads((tmp_path / "model" / "training.json").read_text())["data"][0]["loss"]
     assert loss == {"name": "infonce", "options": {"temperature": 0.07, "learnable": True, "symmetric": True}}
 
 
@@ -604,7 +606,7 @@ def test_a_loss_is_told_how_many_classes_labelled_data_has(tmp_path: Path, insta
     fit("letters", data, out=tmp_path / "model", loss="proxies", **FAST | {"epochs": 1})
     record = json.loads((tmp_path / "model" / "training.json").read_text())
     # Of 30 classes 6 are held out.
-    assert record["loss"]["options"] == {"num_classes": 24}
+    assert record["data"][0]["loss"]["options"] == {"num_classes": 24}
     with pytest.raises(OptionError, match="loss proxies needs the option num_classes"):
         fit("letters", text_pairs(tmp_path), loss="proxies", **FAST)
     with pytest.raises(DataError, match=r"The loss labels learns from labelled data, and .*pairs.csv holds pairs"):
@@ -640,3 +642,98 @@ def test_texts_that_are_cut_are_counted_and_said_once(caplog: pytest.LogCaptureF
     assert caplog.messages[0] == said
     assert len(caplog.messages) == 2
     assert items[0] * 2 == items[1]
+
+
+def scored_pairs(folder: Path) -> Path:
+    """Two texts are as near as their signals are: the same, one letter of two, or none."""
+    rng = random.Random(0)
+    rows = []
+    for signal in signals(100):
+        other = rng.choice([signal, signal[0] + "Z", "YX"])
+        score = {signal: 5, signal[0] + "Z": 2.5}.get(other, 0)
+        rows.append([noisy(signal * 2, rng), noisy(other * 2, rng), str(score)])
+    return write_csv(folder / "scored.csv", ["sentence1", "sentence2", "score"], rows)
+
+
+def triplets(folder: Path) -> Path:
+    rng = random.Random(0)
+    texts = [[noisy(signal * 2, rng) for _ in range(2)] for signal in signals(100)]
+    rows = [[*pair, texts[(place + 1) % 100][1]] for place, pair in enumerate(texts)]
+    return write_csv(folder / "triplets.csv", ["anchor", "positive", "negative"], rows)
+
+
+def test_scored_pairs_are_learnt_in_their_order(tmp_path: Path) -> None:
+    result = fit("letters", scored_pairs(tmp_path), out=tmp_path / "model", **FAST | {"epochs": 15})
+    assert result.after["spearman"] > result.before["spearman"] + 0.1
+    record = json.loads((tmp_path / "model" / "training.json").read_text())
+    assert record["data"][0]["loss"]["name"] == "cosent"
+
+
+@pytest.mark.parametrize("loss", ["infonce", "triplet", "siglip"])
+def test_hard_negatives(loss: str, tmp_path: Path) -> None:
+    result = fit("letters", triplets(tmp_path), loss=loss, **FAST | {"epochs": 15})
+    assert result.after["ndcg@10"] > result.before["ndcg@10"] + 0.1
+
+
+def test_several_data_sets_each_with_its_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sets = [
+        TrainingSet(text_pairs(tmp_path), weight=2, name="pairs"),
+        TrainingSet(scored_pairs(tmp_path), weight=1, loss="cosine", loss_options={}, name="scores"),
+    ]
+    if_scored = {"loss": "infonce", "loss_options": {"temperature": 0.1}}
+    result = fit("letters", sets, out=tmp_path / "model", **FAST | {"epochs": 12, "quiet": False} | if_scored)
+    assert [each.name for each in result.measured] == ["pairs", "scores"]
+    assert result.measured[0].after["map"] > result.measured[0].before["map"] + 0.15
+    assert "spearman" in result.measured[1].after
+    captured = capsys.readouterr()
+    assert "infonce loss (temperature 0.1, learnable False, symmetric False) and cosine loss" in captured.err
+    assert captured.out.count("gain") == 2
+    record = json.loads((tmp_path / "model" / "training.json").read_text())
+    assert [each["loss"]["name"] for each in record["data"]] == ["infonce", "cosine"]
+    assert [each["weight"] for each in record["data"]] == [2, 1]
+    assert [each["after"] for each in record["evaluation"]] == [each.after for each in result.measured]
+
+
+class TestInTheMiddle:
+    def test_the_best_weights_are_those_that_come_back(self, tmp_path: Path) -> None:
+        data = labelled_texts(tmp_path)
+        result = fit("letters", data, out=tmp_path / "model", eval_every=2, **FAST | {"learning_rate": 0.3})
+        values = [check.value for check in result.checks]
+        assert len(values) >= 4
+        assert result.after["map"] == max(values)
+        model = load(tmp_path / "model")
+        held_out = finetuner_core.evaluate(model, fit_data(data, result))
+        assert held_out["map"] == pytest.approx(max(values))
+
+    def test_it_ends_where_nothing_gets_better(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        settings = FAST | {"learning_rate": 1e-12, "quiet": False, "epochs": 50}
+        result = fit("letters", labelled_texts(tmp_path), eval_every=1, patience=3, **settings)
+        assert len(result.checks) == 4
+        assert len(result.history) == 1
+        assert "Kept      the weights of step 1, " in capsys.readouterr().err
+
+    def test_by_another_metric(self, tmp_path: Path) -> None:
+        data = labelled_texts(tmp_path)
+        result = fit("letters", data, eval_every=3, best_metric="recall@1", metrics=["recall@1", "mrr"], **FAST)
+        assert result.after["recall@1"] == max(check.value for check in result.checks)
+        assert [*result.after] == ["recall@1", "mrr"]
+
+    def test_a_metric_that_is_not_measured(self, tmp_path: Path) -> None:
+        with pytest.raises(OptionError, match='best_metric is "mapp", which is not measured on .* Did you mean "map"'):
+            fit("letters", labelled_texts(tmp_path), eval_every=3, best_metric="mapp", **FAST)
+
+
+def test_each_width_of_a_matryoshka_is_trained_and_measured(tmp_path: Path) -> None:
+    data = labelled_texts(tmp_path)
+    plain, nested = (fit("letters", data, matryoshka=widths, metrics=["map"], **FAST) for widths in ((), (2, 4)))
+    assert [*nested.after] == ["map", "width 4 map", "width 2 map"]
+    assert nested.after["width 2 map"] > nested.before["width 2 map"] + 0.1
+    short = finetuner_core.evaluate(plain.model, fit_data(data, plain), metrics=["map"], widths=[2])
+    assert nested.after["width 2 map"] > short["width 2 map"]
+
+
+def test_a_memory_of_past_batches(tmp_path: Path) -> None:
+    result = fit("letters", text_pairs(tmp_path), memory=32, **FAST | {"epochs": 15})
+    assert result.after["map"] > result.before["map"] + 0.15
+    with pytest.raises(OptionError, match="cannot compare a batch with those before it"):
+        fit("letters", scored_pairs(tmp_path), memory=32, **FAST)

@@ -42,7 +42,12 @@ def moved(model: EmbeddingModel, what: str | int | None) -> set[str]:
     """Names of the tensors that a training moves, batch statistics among them."""
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     data = images()
-    train(model, [Objective(data, ContrastiveLoss(margin=2), ClassBatches(data, 8, 4, 0))], PLAN, frozen=freeze(model, what))
+    train(
+        model,
+        [Objective(data, ContrastiveLoss(margin=2), ClassBatches(data, 8, 4, 0))],
+        PLAN,
+        frozen=freeze(model, what),
+    )
     return {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from finetuner_core.modeling.build import build_model
+from finetuner_core.training.best import Check
 from finetuner_core.training.loop import Epoch, Plan
 from finetuner_core.training.progress import Progress
 
@@ -35,7 +36,7 @@ class Terminal(io.StringIO):
 
 
 def run(progress: Progress) -> None:
-    progress.plan(PLAN, 8, 3, "toy loss", {"margin": 0.5, "mining": "hard"}, torch.device("cpu"))
+    progress.plan(PLAN, 8, 3, [("toy", {"margin": 0.5, "mining": "hard"})], torch.device("cpu"))
     for number in range(3):
         progress.step(0.5 - number / 10, 8)
     progress.epoch(EPOCH)
@@ -74,7 +75,7 @@ def test_a_terminal_gets_a_bar_that_is_gone_after_the_epoch(monkeypatch: pytest.
     ("mirror", "words"), [(None, ""), (False, "cropped at random"), (True, "cropped and mirrored at random")]
 )
 def test_what_happens_to_images_is_said(mirror: bool | None, words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    Progress(quiet=False).plan(replace(PLAN, mirror=mirror), 8, 3, "toy loss", {}, torch.device("cpu"))
+    Progress(quiet=False).plan(replace(PLAN, mirror=mirror), 8, 3, [("toy", {})], torch.device("cpu"))
     lines = capsys.readouterr().err.splitlines()
     assert [line.split("(")[0].strip() for line in lines[1:]] == ([f"Images    {words}"] if words else [])
 
@@ -96,3 +97,21 @@ def test_quiet_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", terminal)
     run(Progress(quiet=True))
     assert terminal.getvalue() == ""
+
+
+def test_losses_of_several_data_sets_are_named_once_each(capsys: pytest.CaptureFixture[str]) -> None:
+    losses = [("a", {"margin": 1.0}), ("b", {}), ("a", {"margin": 1.0})]
+    Progress(quiet=False).plan(PLAN, 8, 3, losses, torch.device("cpu"))
+    assert capsys.readouterr().err.startswith("Training  a loss (margin 1.0) and b loss, 5 epochs")
+
+
+def test_evaluations_in_the_middle_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress(quiet=False)
+    progress.check(Check(1200, 0.5, True))
+    progress.check(Check(1300, 0.25, False))
+    progress.kept(Check(1200, 0.5, True))
+    assert capsys.readouterr().err.splitlines() == [
+        "Step      1,200  0.5000  best",
+        "Step      1,300  0.2500",
+        "Kept      the weights of step 1,200, at 0.5000 the best",
+    ]
