@@ -60,8 +60,8 @@ def test_real_vectors() -> None:
         pytest.skip("the data is not here")
     with np.load(file) as archive:
         vectors, labels = archive["X"].astype(np.float32), archive["y"].astype(str)
-    # A photo is there twice, as a skirt and as outwear: theirs takes either first.
-    _, kept = np.unique(vectors, axis=0, return_index=True)
-    assert len(vectors) - 5 < len(kept) < len(vectors)
-    vectors = vectors[kept]
-    assert_agree(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), labels[kept].tolist())
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    # A photo is there twice, as a skirt and as outwear, and theirs takes either first.
+    kept = ~np.triu(vectors @ vectors.T > 0.9999, 1).any(axis=0)
+    assert len(vectors) - 20 < kept.sum() < len(vectors)
+    assert_agree(vectors[kept], labels[kept].tolist())
