@@ -191,18 +191,21 @@ def _find(view: View, task: str, info: BackboneInfo | None, mapped: Mapping[str,
 
 
 def _guess_task(view: View, mapped: Mapping[str, str]) -> str:
-    """The task whose columns are there and hold what they should."""
-    for task, modalities in MODALITIES_OF_TASK.items():
-        layouts = [layout for layout in LAYOUTS[task] if all(unknown_name(role, [layout]) is None for role in mapped)]
+    """The task whose columns are there and hold what they should; else one whose columns are there."""
+    by_name = None
+    # Both text and image are more than the one of them.
+    for task in ("all", "text-to-image", "image-to-image", "text-to-text"):
+        layouts = [layout for layout in LAYOUTS[task] if all(layout.has(role) for role in mapped)]
         roles, _ = find_roles(view.columns, layouts, mapped)
         if roles is None:
             continue
+        by_name = task
         items = [role for role in roles.layout.needs if role not in ("label", "labels")]
-        kinds = modalities if len(modalities) == len(items) else modalities * 2
-        if all(
-            looks_like(view.columns[roles.headers[role][0]], kind) for role, kind in zip(items, kinds, strict=False)
-        ):
+        kinds = MODALITIES_OF_TASK[task] * (len(items) // len(MODALITIES_OF_TASK[task]))
+        if all(looks_like(view.columns[roles.headers[role][0]], kind) for role, kind in zip(items, kinds, strict=True)):
             return task
+    if by_name is not None:
+        return by_name
     forms = dict.fromkeys(str(layout) for layouts in LAYOUTS.values() for layout in layouts)
     raise DataError(
         f"{view.source} has {', '.join(view.columns)}, and training needs the columns {' or '.join(forms)}.\n"

@@ -202,9 +202,10 @@ def read_scores(view: View, headers: Sequence[str], candidates: int, faults: Fau
         return columns
     if columns.shape[1] == candidates - 1:
         return np.concatenate([np.zeros_like(columns[:, :1]), -columns], axis=1)
+    hold = f"{'holds' if len(headers) == 1 else 'hold'} {columns.shape[1]} score{'s' * (columns.shape[1] > 1)}"
     raise DataError(
-        f"{view.source}: {', '.join(headers)} hold{'s' * (len(headers) == 1)} {columns.shape[1]} scores a row for "
-        f"{candidates} candidates.\nThere is one score for each candidate, or the margin of the first over each other."
+        f"{view.source}: {', '.join(headers)} {hold} a row for {candidates} candidates.\n"
+        "There is one score for each candidate, or the margin of the first over each other."
     )
 
 
@@ -335,7 +336,7 @@ def _read_numbers(cells: Read, name: str, faults: Faults) -> np.ndarray:
                 number = float(cast("float", cell)) if isinstance(cell, (str, *_NUMBERS)) else None
             except ValueError:
                 number = None
-            if is_missing(cell):
+            if is_missing(cell) and not isinstance(cell, (float, np.floating)):
                 faults.add(row, f"{name} is empty.")
             elif number is None or not abs(number) <= _LARGEST:
                 faults.add(row, f"{name} is {quote(cell)}, which is no finite number.")
