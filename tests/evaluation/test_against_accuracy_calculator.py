@@ -30,7 +30,7 @@ THEIRS = {
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
-def assert_agree(vectors: np.ndarray, labels: list[str]) -> None:
+def assert_agree(vectors: np.ndarray, labels: list[str], within: float = 1e-6) -> None:
     data = Dataset((Column("vectors", "vector", vectors),), labels)
     found = _evaluate_labelled(lambda *_: vectors, data, tuple(THEIRS))(None)
     calculator = AccuracyCalculator(
@@ -41,7 +41,7 @@ def assert_agree(vectors: np.ndarray, labels: list[str]) -> None:
     )
     expected = calculator.get_accuracy(torch.from_numpy(vectors), torch.from_numpy(data.classes))
     for own, theirs in THEIRS.items():
-        assert found[own] == pytest.approx(expected[theirs], abs=1e-6), own
+        assert found[own] == pytest.approx(expected[theirs], abs=within), own
 
 
 @settings(max_examples=60, deadline=None)
@@ -61,6 +61,5 @@ def test_real_vectors() -> None:
     with np.load(file) as archive:
         vectors, labels = archive["X"].astype(np.float32), archive["y"].astype(str)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    # Of all there are two that are equally near to a third, but for rounding, and theirs rounds otherwise.
-    assert_agree(vectors[::2], labels[::2].tolist())
-    assert_agree(vectors[1::3], labels[1::3].tolist())
+    # Two neighbours of one photo are equally near but for rounding, and it swaps them: 1/3 - 1/4 of 1,805.
+    assert_agree(vectors, labels.tolist(), within=1e-4)
