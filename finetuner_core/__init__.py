@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from finetuner_core.catalogue.table import describe_models, list_models
     from finetuner_core.data.dataset import Column, Dataset
+    from finetuner_core.data.search_set import SearchSet
+    from finetuner_core.data.sources import TrainingSet
     from finetuner_core.errors import FinetunerError
     from finetuner_core.evaluation.evaluate import evaluate
+    from finetuner_core.evaluation.result import Evaluation, compare
     from finetuner_core.mining.mine import mine
     from finetuner_core.mining.report import MiningResult
     from finetuner_core.modeling.build import build_model, load
@@ -24,10 +27,14 @@ __all__ = [
     "Column",
     "Dataset",
     "EmbeddingModel",
+    "Evaluation",
     "FinetunerError",
     "FitResult",
     "MiningResult",
+    "SearchSet",
+    "TrainingSet",
     "build_model",
+    "compare",
     "describe_models",
     "evaluate",
     "fit",
@@ -40,10 +47,14 @@ _HOME = {
     "Column": "finetuner_core.data.dataset",
     "Dataset": "finetuner_core.data.dataset",
     "EmbeddingModel": "finetuner_core.modeling.embedding_model",
+    "Evaluation": "finetuner_core.evaluation.result",
     "FinetunerError": "finetuner_core.errors",
     "FitResult": "finetuner_core.training.result",
     "MiningResult": "finetuner_core.mining.report",
+    "SearchSet": "finetuner_core.data.search_set",
+    "TrainingSet": "finetuner_core.data.sources",
     "build_model": "finetuner_core.modeling.build",
+    "compare": "finetuner_core.evaluation.result",
     "describe_models": "finetuner_core.catalogue.table",
     "evaluate": "finetuner_core.evaluation.evaluate",
     "fit": "finetuner_core.training.fit",

@@ -19,7 +19,8 @@ def parse_mapping(
         name, equals, setting = part.partition("=")
         if not (name.strip() and equals and setting.strip()):
             raise click.BadParameter(f'"{part}" is not of the form name=value.', context, parameter)
-        mapping[name.strip()] = setting.strip()
+        # A prompt ends in a space.
+        mapping[name.strip()] = setting.strip() if isinstance(value, str) else setting
     return mapping
 
 

@@ -125,6 +125,11 @@ def test_options_by_name_may_come_several_times(called: list[dict[str, Any]]) ->
     assert called[0]["loss_options"] == {"temperature": "0.1", "learnable": "true"}
 
 
+def test_a_prompt_keeps_the_space_at_its_end(called: list[dict[str, Any]]) -> None:
+    run("letters", "d", "--out", "m", "--model-option", "query_prompt=query: ")
+    assert called[0]["model_options"] == {"query_prompt": "query: "}
+
+
 def test_several_data_sets(called: list[dict[str, Any]]) -> None:
     losses = ("--loss", "infonce", "--loss", "cosent", "--loss-option", "cosent.temperature=0.1")
     assert run("letters", "a.csv", "b.csv", "--out", "m").exit_code == 0
