@@ -199,7 +199,7 @@ def describe(sources: Sources) -> list[tuple[str, str]]:
     if sources.given is not None:
         lines.append(("Held out", f"{sources.given.summary()}, from {sources.given.source}"))
     if sources.skipped:
-        lines.append(("Skipped", f"{sources.skipped:,} rows that cannot be used"))
+        lines.append(("Skipped", f"{sources.skipped:,} row{'s' * (sources.skipped > 1)} that cannot be used"))
     return [*lines, *(("Note", _sentence(problem.text)) for problem in problems if problem.kind == "warning")]
 
 
