@@ -38,13 +38,13 @@ def nearest(
         for rows, columns in barred(range(start, start + len(block))):
             scores[torch.from_numpy(rows).to(device), torch.from_numpy(columns).to(device)] = float("-inf")
         better = scores > best[:, -1:]
-        if k < len(block) and int(better.sum()) > 2 * k * size:
+        if k < len(block) and int(torch.count_nonzero(better)) > 2 * k * size:
             # So many that it pays to find the block's own best first; of equal ones all are kept, for their order.
             better &= scores >= scores.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True)
         rows_of, columns_of = better.nonzero(as_tuple=True)  # row by row, and in each by position
         if not len(rows_of):
             continue
-        counts = better.sum(1)
+        counts = torch.bincount(rows_of, minlength=size)
         touched = counts.nonzero().squeeze(1)
         before = counts.cumsum(0) - counts
         line = torch.cumsum(counts > 0, 0)[rows_of] - 1

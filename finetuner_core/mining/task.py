@@ -190,7 +190,7 @@ def _of_pairs(dataset: Dataset, corpus: Sequence[Column]) -> Task:
     query, positive = query_of[asked], document_of[found[0]]
     # Whichever of the two the data call the anchor, they belong together.
     turned_query, turned_document = query_of[found[0]], document_of[asked]
-    turned = (turned_query >= 0) & (turned_document >= 0)
+    turned = (turned_query >= 0) & (turned_document >= 0) & (asked != found[0])
     same = document_of[asked[query_rows]]
     rows = np.flatnonzero(positive != same[query])
     _, first = np.unique(query[rows] * len(document_rows) + positive[rows], return_index=True)

@@ -257,14 +257,15 @@ def test_a_run_that_was_stopped_goes_on(
         with pytest.raises(Stopped):
             finetuner.mine(model, dataset(), file, **arguments())
     assert not file.exists()
-    encoded = []
+    encoded: list[object] = []
+    real = finetuner.EmbeddingModel.encode_and_count
+
+    def encode(self: finetuner.EmbeddingModel, items: Sequence[object], **settings: Any) -> tuple[np.ndarray, int]:
+        encoded.extend(items)
+        return real(self, items, **settings)
+
     with monkeypatch.context() as patched:
-        real = finetuner.EmbeddingModel.encode_and_count
-        patched.setattr(
-            finetuner.EmbeddingModel,
-            "encode_and_count",
-            lambda self, items, **settings: (encoded.extend(items), real(self, items, **settings))[1],
-        )
+        patched.setattr(finetuner.EmbeddingModel, "encode_and_count", encode)
         finetuner.mine(model, dataset(), file, **arguments())
     assert file.read_bytes() == whole.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "site") == ["mined.csv", "whole.csv"]
@@ -346,7 +347,7 @@ def test_what_is_said(model: finetuner.EmbeddingModel, tmp_path: Path, capsys: p
     lines = {line[:9].rstrip(): line[10:] for line in capsys.readouterr().err.splitlines()}
     assert lines["Data"] == "43 different queries, 43 rows, 43 different texts to search"
     assert lines["Left out"] == "1 rows whose positive is equal to their anchor, 1 rows that stood there before"
-    assert lines["Excluded"].startswith("43 known to belong to the query, 3 the same as the query, ")
+    assert lines["Excluded"].startswith("43 known to belong to the query, 4 the same as the query, ")
     assert f"{result.short} rows had too few negatives left" in lines["Short"]
     assert lines["Written"] == f"{result.rows} rows with {result.negatives} negatives to {tmp_path / 'mined.csv'}"
     finetuner.mine(model, dataset(), tmp_path / "mined.csv", relative_margin=None)

@@ -143,7 +143,8 @@ def test_barred_classes_are_the_pairs_of_their_loop(classes: list[int], data: st
     _, numbers = np.unique(classes, return_inverse=True)
     listed = [(i, j) for i, one in enumerate(classes) for j, two in enumerate(classes) if one == two]
     queries, documents = (range(*sorted(data.draw(st.tuples(*[st.integers(0, len(classes))] * 2)))) for _ in range(2))
-    one, two = BarredClasses(numbers), BarredPairs(*np.array(listed).T, len(classes))
+    first, second = np.array(listed).T
+    one, two = BarredClasses(numbers), BarredPairs(first, second, len(classes))
     for rows, columns in (one.within(queries, documents), two.within(queries, documents)):
         found = {
             (int(row) + queries.start, int(place) + documents.start) for row, place in zip(rows, columns, strict=True)
