@@ -11,8 +11,9 @@ import numpy as np
 from finetuner_core.artifacts.saved import find_row, model_name
 from finetuner_core.data.beir import is_beir, read_beir, take
 from finetuner_core.data.dataset import Cells, Column, Dataset
-from finetuner_core.data.forms import read_dataset, read_splits
+from finetuner_core.data.forms import understand, understand_splits
 from finetuner_core.data.search_set import SearchSet
+from finetuner_core.data.tables import read_table
 from finetuner_core.data.usable import usable
 from finetuner_core.errors import DataError, OptionError
 from finetuner_core.evaluation.measures import Mean
@@ -55,8 +56,8 @@ def evaluate(
         widths: numbers of components; besides the whole vectors, their first ones alone are measured, brought to
             length 1, as Matryoshka models are trained for. Each is a part of the result, named `width 64`.
         batch_size: how many items are encoded at a time.
-        skip_bad_items: whether images that cannot be read are left out instead of ending the run; a line on stderr
-            says how many were.
+        skip_bad_items: whether images that cannot be read, and rows that cannot be used, are left out instead of ending
+            the run; a line on stderr says how many were.
         device: where a model that is not built yet computes: `cuda`, `mps`, `cpu`, or `auto` for the best there is.
 
     Returns:
@@ -68,12 +69,14 @@ def evaluate(
         FinetunerError: if the model or the data cannot be had, or do not fit.
     """
     info = model.info if isinstance(model, EmbeddingModel) else find_row(model_name(model))
+    skipped = unreadable = 0
     if not isinstance(data, Dataset | SearchSet):
-        data = _read(data, info, split_column, columns)
+        data, skipped = _read(data, info, split_column, columns, skip_bad_items)
     if isinstance(data, Dataset):
-        data, skipped = usable(data, skip_bad_items=skip_bad_items)
-        if skipped:
-            print(f"Skipped {skipped:,} images that cannot be read", file=sys.stderr)
+        data, unreadable = usable(data, skip_bad_items=skip_bad_items)
+    for count, what in ((skipped, "rows that cannot be used"), (unreadable, "images that cannot be read")):
+        if count:
+            print(f"Skipped {count:,} {what}", file=sys.stderr)
     _check_metrics(data, metrics)
     if not isinstance(model, EmbeddingModel):
         model = build_model(model_name(model)).to(choose_device(device))
@@ -126,8 +129,13 @@ def check_evaluable(data: Dataset | SearchSet) -> None:
 
 
 def _read(
-    path: str | Path, info: BackboneInfo, split_column: str | None, columns: Mapping[str, str] | None
-) -> Dataset | SearchSet:
+    path: str | Path,
+    info: BackboneInfo,
+    split_column: str | None,
+    columns: Mapping[str, str] | None,
+    skip_bad_items: bool,
+) -> tuple[Dataset | SearchSet, int]:
+    """The data, and how many of its rows were left out."""
     if is_beir(path):
         if "text" not in info.modalities:
             raise DataError(
@@ -135,10 +143,13 @@ def _read(
             )
         if columns or split_column:
             raise OptionError(f"{path} has the layout of BEIR: columns and split_column do not apply to it.")
-        return read_beir(path)
+        return read_beir(path), 0
+    table = read_table(path)
     if split_column is None:
-        return read_dataset(path, info, columns)
-    return read_splits(path, info, split_column, columns)[1]
+        reading = understand(table, info, columns, skip_bad_items=skip_bad_items)
+    else:
+        _, reading = understand_splits(table, info, split_column, columns, skip_bad_items=skip_bad_items)
+    return reading.dataset, reading.skipped
 
 
 def _check_metrics(data: Dataset | SearchSet, names: Sequence[str] | None) -> None:

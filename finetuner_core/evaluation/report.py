@@ -11,9 +11,10 @@ from finetuner_core.evaluation.result import Evaluation, compare
 
 
 def render_metrics(metrics: Evaluation) -> str:
-    """One column of numbers, and the 95% interval of each."""
+    """One column of numbers with the 95% interval of each, and over how many queries."""
     rows = [(name, f"{value:.3f}", _interval(metrics.interval(name), "{:.3f}")) for name, value in metrics.items()]
-    return _render(("metric", "value", "95% interval"), rows)
+    left_out = f" ({metrics.left_out:,} more have nothing to find)" if metrics.left_out else ""
+    return f"{_render(('metric', 'value', '95% interval'), rows)}\n{len(metrics.query_ids):,} {metrics.unit}{left_out}"
 
 
 def render_comparison(before: Evaluation, after: Evaluation) -> str:

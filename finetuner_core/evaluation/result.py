@@ -26,7 +26,8 @@ class Evaluation(dict[str, float]):
         measures: by name what is measured over the rows: queries, or pairs with a score.
         ids: an id for each row.
         queries: what asks, a row each; a file holds it where it is a text or stands in a file itself.
-        left_out: how many rows there are beyond these, about which nothing can be said: nothing was judged for them.
+        left_out: how many rows there are beyond these, for which there is nothing to find.
+        unit: what a row is, for people, in the plural.
         parts: by name what was measured besides: the other direction, or shorter vectors.
     """
 
@@ -37,9 +38,10 @@ class Evaluation(dict[str, float]):
         *,
         queries: Column | None = None,
         left_out: int = 0,
+        unit: str = "queries",
         parts: Mapping[str, Evaluation] | None = None,
     ) -> None:
-        self.query_ids, self.queries, self.left_out = list(ids), queries, left_out
+        self.query_ids, self.queries, self.left_out, self.unit = list(ids), queries, left_out, unit
         self.parts = dict(parts or {})
         self._own = dict(measures)
         nested = {f"{part} {name}": own for part, each in self.parts.items() for name, own in each.measures.items()}
@@ -49,7 +51,12 @@ class Evaluation(dict[str, float]):
     def with_parts(self, parts: Mapping[str, Evaluation]) -> Evaluation:
         """The same with more parts."""
         return Evaluation(
-            self._own, self.query_ids, queries=self.queries, left_out=self.left_out, parts=self.parts | dict(parts)
+            self._own,
+            self.query_ids,
+            queries=self.queries,
+            left_out=self.left_out,
+            unit=self.unit,
+            parts=self.parts | dict(parts),
         )
 
     @property

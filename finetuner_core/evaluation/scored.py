@@ -68,7 +68,9 @@ def correlate(encode: Encode, data: Dataset, metrics: Sequence[str] | None) -> C
                 each = zip(cosines, scores[rows], strict=True)
                 measures[name] = Mean(np.array([Correlation(*both, ranked=ranked).rows.mean() for both in each]))
         ids = [str(row) for row in rows.tolist()]
-        return Evaluation(measures, ids, queries=data.columns[0].select(rows), left_out=len(scores) - len(rows))
+        unit = "pairs" if scores.shape[1] == 1 else "queries"
+        queries = data.columns[0].select(rows)
+        return Evaluation(measures, ids, queries=queries, left_out=len(scores) - len(rows), unit=unit)
 
     return measured
 
