@@ -19,10 +19,10 @@ from finetuner_core.mining.work import Records, Work
 from finetuner_core.modeling.embedding_model import EmbeddingModel
 from finetuner_core.values import Side
 
-# What is done between two writes. The scores of a block of queries with a block of documents are 32 MiB.
+# What is done between two writes. The scores of a block of queries with a block of documents are 16 MiB.
 _ENCODED = 4096
 _SEARCHED = 2048
-_DOCUMENTS = 4096
+_DOCUMENTS = 2048
 _RESCORED = 16
 
 
