@@ -9,7 +9,7 @@ import numpy as np
 
 from finetuner_core.data.batches import ClassBatches, PairBatches
 from finetuner_core.data.dataset import Column, Dataset
-from finetuner_core.data.known import numbered
+from finetuner_core.data.known import distinct, numbered
 from finetuner_core.data.search_set import SearchSet
 from finetuner_core.errors import DataError
 from finetuner_core.values import quote
@@ -109,7 +109,7 @@ def _rows(data: Dataset) -> list[str]:
             found.append(f"every score is {float(data.scores.min()):g}, so there is nothing to learn from them")
         return found
     say(np.flatnonzero(anchors == others[0]), "a positive that is its anchor")
-    known = np.unique(anchors * count + others[0])
+    known = distinct(anchors * count + others[0])
     for place, own in enumerate(others[1:], 2):
         name = data.columns[place].name
         say(

@@ -62,24 +62,37 @@ def find_leakage(train: Sequence[Dataset], evaluation: Dataset | SearchSet) -> L
     # Hard negatives teach what does not belong together, and are left out.
     seen = [column for dataset in train for column in dataset.columns[:2]]
     numbers = numbered((*columns, *seen))
-    known = np.unique(np.concatenate(numbers[len(columns) :]))
-    queries = np.unique(numbers[0][asking])
-    shared = np.intersect1d(queries, known, assume_unique=True)
-    example = ""
-    if len(shared):
-        row = asking[np.flatnonzero(np.isin(numbers[0][asking], shared))[:1]]
-        example = quote(columns[0].take(row)[0]) if columns[0].modality != "vector" else f"row {int(row[0])}"
-    if len(columns) == 1:
-        return Leakage(len(shared), len(queries), example=example)
-    documents = np.unique(numbers[1][found])
     count = max(int(number.max()) for number in numbers) + 1
-    own = numbers[0][asking].astype(np.int64) * count + numbers[1][found]
+    known = np.zeros(count, bool)
+    for number in numbers[len(columns) :]:
+        known[number] = True
+    queries, documents = numbers[0][asking], numbers[len(columns) - 1][found]
+    leaked = known[queries]
+    example = ""
+    if leaked.any():
+        row = asking[np.flatnonzero(leaked)[:1]]
+        example = quote(columns[0].take(row)[0]) if columns[0].modality != "vector" else f"row {int(row[0])}"
+    asked = _different(queries, count), _different(queries[leaked], count)
+    if len(columns) == 1:
+        return Leakage(asked[1], asked[0], example=example)
+    own = queries.astype(np.int64) * count + documents
+    with_own = np.zeros(len(own), bool)
     place = len(columns)
-    pairs: list[np.ndarray] = []
     for dataset in train:
         if len(dataset.columns) > 1:
-            pairs.append(numbers[place].astype(np.int64) * count + numbers[place + 1])
+            with_own |= np.isin(own, numbers[place].astype(np.int64) * count + numbers[place + 1])
         place += min(2, len(dataset.columns))
-    both = len(np.unique(own[np.isin(own, np.concatenate(pairs))] // count)) if pairs else 0
-    in_both = len(np.intersect1d(documents, known, assume_unique=True))
-    return Leakage(len(shared), len(queries), both, in_both, len(documents), example)
+    return Leakage(
+        asked[1],
+        asked[0],
+        _different(queries[with_own], count),
+        _different(documents[known[documents]], count),
+        _different(documents, count),
+        example,
+    )
+
+
+def _different(numbers: np.ndarray, count: int) -> int:
+    seen = np.zeros(count, bool)
+    seen[numbers] = True
+    return int(seen.sum())
