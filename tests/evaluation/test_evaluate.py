@@ -1,18 +1,22 @@
 from __future__ import annotations
 
+import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import pearsonr, spearmanr
 
 import finetuner
 from finetuner_core.data.dataset import Column, Dataset
+from finetuner_core.data.search_set import Judgements, SearchSet
 from finetuner_core.errors import DataError, FinetunerError, OptionError
 from finetuner_core.evaluation.evaluate import check_evaluable, evaluate
+from finetuner_core.evaluation.metrics import DEFAULT, LABELLED
 from finetuner_core.modeling.build import build_model
 from finetuner_core.modeling.embedding_model import EmbeddingModel
 
@@ -38,6 +42,11 @@ def mean_metrics(rankings: Sequence[Sequence[bool]], *, any_relevant: bool) -> d
     return {name: value / len(rankings) for name, value in sums.items()}
 
 
+def six(metrics: Mapping[str, float], part: str = "") -> dict[str, float]:
+    """Those of the metrics that `mean_metrics` knows."""
+    return {name: metrics[part + name] for name in DEFAULT}
+
+
 def search(query: np.ndarray, documents: np.ndarray) -> list[int]:
     """Positions of the documents, nearest first."""
     scores = [float(np.dot(query.astype(np.float64), document.astype(np.float64))) for document in documents]
@@ -59,7 +68,11 @@ def test_labelled_items_ask_for_those_of_their_label(batch_size: int | None) -> 
             rankings.append(found)
     assert len(rankings) == 36
     metrics = evaluate(model, Dataset((Column("text", "text", texts),), labels), batch_size=batch_size)
-    assert metrics == pytest.approx(mean_metrics(rankings, any_relevant=True))
+    assert six(metrics) == pytest.approx(mean_metrics(rankings, any_relevant=True))
+    assert list(metrics) == list(LABELLED)
+    firsts = [sum(found[: sum(found)]) / sum(found) for found in rankings]
+    assert metrics.per_query["r_precision"] == pytest.approx(firsts)
+    assert (metrics.query_ids, metrics.left_out) == ([str(row) for row in range(36)], 4)
 
 
 def naive_pairs(model: EmbeddingModel, data: Dataset) -> dict[str, float]:
@@ -86,6 +99,9 @@ def test_pairs_with_repeated_anchors_and_positives() -> None:
     model = build_model("letters")
     metrics = evaluate(model, Dataset(columns))
     assert metrics == pytest.approx(naive_pairs(model, Dataset(columns)))
+    # A query has the number of the row in which it stands first.
+    first = {str(text): row for row, text in reversed(list(enumerate(columns[0].items)))}
+    assert metrics.query_ids == [str(row) for row in sorted(first.values())]
     assert metrics["recall@1"] < metrics["recall@10"] <= 1
 
 
@@ -106,7 +122,7 @@ def images(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def test_the_text_asks_for_the_image(images: list[Path]) -> None:
+def test_the_text_asks_for_the_image_and_the_image_for_the_text(images: list[Path]) -> None:
     captions = words(12)
     # Two captions of some images, and two images for one caption.
     rows = [*zip(captions, images, strict=False), *zip(captions[9:], images, strict=False), (captions[0], images[5])]
@@ -118,9 +134,13 @@ def test_the_text_asks_for_the_image(images: list[Path]) -> None:
     )
     model = build_model("both")
     expected = naive_pairs(model, data)
-    assert evaluate(model, data) == pytest.approx(expected)
-    backwards = Dataset(data.columns[::-1])
-    assert naive_pairs(model, backwards) != expected
+    metrics = evaluate(model, data)
+    assert six(metrics) == pytest.approx(expected)
+    backwards = naive_pairs(model, Dataset(data.columns[::-1]))
+    assert backwards != expected
+    assert six(metrics, "image-to-text ") == pytest.approx(backwards)
+    assert len(metrics) == 12
+    assert len(metrics.per_query["image-to-text map"]) == 9
 
 
 def test_images_in_memory_are_told_apart(images: list[Path]) -> None:
@@ -141,7 +161,146 @@ def test_vectors() -> None:
         for query in range(30)
     ]
     data = Dataset((Column("vectors", "vector", vectors),), labels)
-    assert evaluate(model, data) == pytest.approx(mean_metrics(rankings, any_relevant=True))
+    assert six(evaluate(model, data)) == pytest.approx(mean_metrics(rankings, any_relevant=True))
+
+
+def graded(queries: int, documents: int) -> SearchSet:
+    """Graded judgements of texts; the last query has none."""
+    rng = np.random.default_rng(5)
+    asking, found = np.nonzero(rng.random((queries, documents)) < 0.2)
+    kept = asking < queries - 1
+    judgements = Judgements.of_triples(asking[kept], found[kept], rng.integers(0, 4, int(kept.sum())), queries)
+    return SearchSet(
+        Column("query", "text", words(queries, 1)),
+        Column("document", "text", words(documents, 2)),
+        judgements,
+        [f"q{row}" for row in range(queries)],
+        [f"d{row}" for row in range(documents)],
+    )
+
+
+def naive_ndcg(model: EmbeddingModel, data: SearchSet, k: int, width: int | None = None) -> dict[str, float]:
+    query_vectors, document_vectors = (
+        model.encode(column.items, width=width) for column in (data.queries, data.corpus)
+    )
+    values = {}
+    for row, vector in enumerate(query_vectors[:-1]):
+        judged = data.judgements.take(np.array([row]))
+        grades = dict(zip(judged.documents.tolist(), judged.grades.tolist(), strict=True))
+        ordered = [grades.get(position, 0) for position in search(vector, document_vectors)]
+        gain, best = (
+            sum(grade / math.log2(rank + 1) for rank, grade in enumerate(each[:k], 1))
+            for each in (ordered, sorted(ordered, reverse=True))
+        )
+        values[f"q{row}"] = gain / best
+    return values
+
+
+def test_graded_search_with_chosen_metrics() -> None:
+    model, data = build_model("letters"), graded(9, 60)
+    metrics = evaluate(model, data, metrics=["ndcg@7", "precision@3"], batch_size=4)
+    assert list(metrics) == ["ndcg@7", "precision@3"]
+    assert dict(zip(metrics.query_ids, metrics.per_query["ndcg@7"], strict=True)) == pytest.approx(
+        naive_ndcg(model, data, 7)
+    )
+    assert metrics.left_out == 1
+    assert metrics["ndcg@7"] == pytest.approx(np.mean(list(naive_ndcg(model, data, 7).values())))
+
+
+def test_widths_are_parts_and_cost_no_second_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = build_model("letters"), graded(9, 60)
+    expected = {width: naive_ndcg(model, data, 10, width) for width in (4, 8)}
+    real, encoded = EmbeddingModel.encode, []
+
+    def encode(self: EmbeddingModel, items: object, **options: object) -> np.ndarray:
+        encoded.append(items)
+        return real(self, items, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(EmbeddingModel, "encode", encode)
+    metrics = evaluate(model, data, metrics=["ndcg@10"], widths=[8, 4])
+    assert len(encoded) == 2
+    assert list(metrics) == ["ndcg@10", "width 8 ndcg@10", "width 4 ndcg@10"]
+    for width, values in expected.items():
+        assert metrics.per_query[f"width {width} ndcg@10"] == pytest.approx(list(values.values()))
+    for width in (0, 17):
+        with pytest.raises(OptionError, match=f"widths has {width}; the model's vectors are 16 wide."):
+            evaluate(model, data, widths=[4, width])
+
+
+def test_queries_of_which_nothing_is_relevant_count_as_zero() -> None:
+    data = SearchSet(
+        Column("query", "text", ["one", "two"]),
+        Column("document", "text", ["one", "two", "six"]),
+        Judgements.of_triples(np.array([0, 1]), np.array([0, 1]), np.array([1, 0]), 2),
+    )
+    metrics = evaluate("letters", data)
+    assert metrics.per_query["map"].tolist() == [1, 0]
+    assert metrics.left_out == 0
+    with pytest.raises(DataError, match="the data: no query has a judgement, so it is not known what to find"):
+        evaluate("letters", SearchSet(data.queries, data.corpus, data.judgements.take(np.array([0, 0]))._replace(
+            offsets=np.zeros(3, np.int64), documents=np.empty(0, np.int64), grades=np.empty(0, np.int64))))  # fmt: skip
+
+
+class TestScored:
+    def test_pairs(self) -> None:
+        texts = words(30), words(30, 1)
+        scores = np.random.default_rng(0).integers(0, 6, (30, 1)).astype(np.float32)
+        data = Dataset((Column("a", "text", texts[0]), Column("b", "text", texts[1])), scores=scores)
+        model = build_model("letters")
+        cosines = (model.encode(texts[0]).astype(np.float64) * model.encode(texts[1])).sum(axis=1)
+        metrics = evaluate(model, data, widths=[4])
+        assert list(metrics) == ["spearman", "pearson", "width 4 spearman", "width 4 pearson"]
+        assert metrics["spearman"] == pytest.approx(spearmanr(cosines, scores[:, 0]).statistic, abs=1e-9)
+        assert metrics["pearson"] == pytest.approx(pearsonr(cosines, scores[:, 0]).statistic, abs=1e-9)
+        low, high = metrics.interval("spearman")
+        assert low < metrics["spearman"] < high
+        assert list(evaluate(model, data, metrics=["pearson"])) == ["pearson"]
+
+    def test_several_candidates(self) -> None:
+        rng = np.random.default_rng(0)
+        columns = tuple(Column(name, "text", words(12, seed)) for seed, name in enumerate("abcde"))
+        scores = rng.integers(0, 4, (12, 4)).astype(np.float32)
+        scores[3] = 2
+        data = Dataset(columns, scores=scores)
+        model = build_model("letters")
+        anchors, *candidates = (model.encode(column.items).astype(np.float64) for column in columns)
+        expected = [
+            spearmanr([anchors[row] @ each[row] for each in candidates], scores[row]).statistic
+            for row in range(12)
+            if row != 3
+        ]
+        metrics = evaluate(model, data)
+        assert metrics.per_query["spearman"] == pytest.approx(expected, abs=1e-9)
+        assert "3" not in metrics.query_ids
+        assert metrics.left_out == 1
+
+    def test_refused(self) -> None:
+        columns = (Column("a", "text", words(5)), Column("b", "text", words(5, 1)))
+        data = Dataset(columns, scores=np.ones((5, 1), np.float32), source="my.csv")
+        with pytest.raises(DataError, match=r"my\.csv: all scores are the same, so there is no order to compare with"):
+            evaluate("letters", data)
+        with pytest.raises(OptionError) as caught:
+            evaluate("letters", data, metrics=["sperman"])
+        assert str(caught.value) == (
+            'There is no metric "sperman" of scored data. Did you mean "spearman"?\nThere are spearman and pearson.'
+        )
+
+
+def test_an_unknown_metric_is_said_before_anything_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetuner_core.evaluation.evaluate.build_model", None)
+    with pytest.raises(OptionError, match='Did you mean "recall@20"'):
+        evaluate("letters", Dataset((Column("text", "text", ["a", "b"]),), ["x", "x"]), metrics=["recal@20"])
+
+
+def write_beir(data: SearchSet, folder: Path) -> None:
+    (folder / "qrels").mkdir(parents=True)
+    for name, column, ids in (("queries", data.queries, data.query_ids), ("corpus", data.corpus, data.corpus_ids)):
+        rows = zip(ids or (), column.take(range(len(column))), strict=True)  # type: ignore[call-overload]
+        lines = [json.dumps({"_id": own, "text": text}) for own, text in rows]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+    rows = zip(data.judgements.queries, data.judgements.documents, data.judgements.grades, strict=True)
+    lines = ["query-id\tcorpus-id\tscore", *(f"q{query}\td{document}\t{grade}" for query, document, grade in rows)]
+    (folder / "qrels" / "dev.tsv").write_text("\n".join(lines) + "\n")
 
 
 def test_with_a_label_of_its_own_for_each_item_there_is_nothing_to_find() -> None:
@@ -185,6 +344,19 @@ class TestWhatIsTaken:
         monkeypatch.chdir(tmp_path)
         with pytest.raises(FinetunerError, match=str(tmp_path / "letters")):
             evaluate(Path("letters"), file, columns={"text": "name"})
+
+    def test_the_layout_of_beir(self, tmp_path: Path) -> None:
+        data = graded(9, 60)
+        write_beir(data, tmp_path / "beir")
+        expected = evaluate("letters", data)
+        for path in (tmp_path / "beir", str(tmp_path / "beir"), tmp_path / "beir" / "qrels" / "dev.tsv"):
+            metrics = evaluate("letters", path)
+            assert metrics == expected
+            assert metrics.query_ids == expected.query_ids
+        with pytest.raises(DataError, match=r"pixels takes images; .*beir has texts"):
+            evaluate("pixels", tmp_path / "beir")
+        with pytest.raises(OptionError, match="columns and split_column do not apply"):
+            evaluate("letters", tmp_path / "beir", split_column="split")
 
     def test_data_of_another_modality(self, file: Path) -> None:
         with pytest.raises(DataError, match="pixels takes images"):
