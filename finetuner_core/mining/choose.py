@@ -60,7 +60,7 @@ def choose(
     if not rows_written:
         raise DataError(
             f"No row has {rules.negatives} negatives left: {reasons(excluded)}.\n"
-            "Look at more ranks (top_k), or loosen the margins; what was computed is kept for that."
+            f"Look at more ranks (top_k), or loosen the margins; what was computed is kept in {scratch.parent}."
         )
     replaced = file.exists()
     scratch.replace(file)
