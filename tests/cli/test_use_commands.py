@@ -173,7 +173,7 @@ class TestEncode:
             ("saved data.csv --out a.npy --batch-size many", "'many' is not a valid integer"),
             ("leters data.csv --out a.npy", 'Did you mean "letters"'),
             ("pixels data.csv --out a.npy", "data.csv has the columns text, label, more; which one is to be encoded?"),
-            ("pixels data.csv --out a.npy --column text", 'one, two" cannot be read: there is no such file.'),
+            ("pixels data.csv --out a.npy --column more", 'a" cannot be read: there is no such file.'),
         ],
     )
     def test_says_what_is_wrong_and_writes_nothing(self, place: Path, arguments: str, expected: str) -> None:
@@ -197,18 +197,26 @@ class TestEncode:
 
 
 class TestEvaluate:
+    @pytest.fixture(autouse=True)
+    def labels(self, place: Path) -> None:
+        (place / "labels.csv").write_text("text,label,more\none,x,a\ntwo,y,b\nthree,x,c\nfour,y,d\nfive,x,e\n")
+
     def test_prints_the_metrics(self, place: Path) -> None:
         import finetuner
 
-        metrics = finetuner.evaluate(place / "saved", place / "data.csv")
-        as_json = run("evaluate", "saved", "data.csv", "--json")
+        metrics = finetuner.evaluate(place / "saved", place / "labels.csv")
+        as_json = run("evaluate", "saved", "labels.csv", "--json")
         assert (as_json.exit_code, as_json.stderr) == (0, "")
         assert json.loads(as_json.stdout) == metrics
-        table = run("evaluate", "./saved", "data.csv", "--batch-size", 2)
+        table = run("evaluate", "./saved", "labels.csv", "--batch-size", 2)
         assert (table.exit_code, table.stderr) == (0, "")
         lines = [line.split() for line in table.stdout.splitlines()]
-        assert lines[0] == ["metric", "value"]
-        assert lines[2:] == [[name, f"{value:.3f}"] for name, value in metrics.items()]
+        assert lines[0] == ["metric", "value", "95%", "interval"]
+        assert lines[2:-1] == [
+            [name, f"{value:.3f}", *"{:.3f} to {:.3f}".format(*metrics.interval(name)).split()]
+            for name, value in metrics.items()
+        ]
+        assert lines[-1] == ["5", "queries"]
 
     def test_other_headers(self, place: Path) -> None:
         import finetuner
@@ -218,6 +226,21 @@ class TestEvaluate:
         metrics = finetuner.evaluate(place / "saved", place / "pairs.csv", columns=columns)
         result = run("evaluate", "saved", "pairs.csv", "--columns", "anchor=q, positive=a", "--json")
         assert json.loads(result.stdout) == metrics
+
+    def test_what_is_measured(self, place: Path) -> None:
+        import finetuner
+
+        expected = finetuner.evaluate(place / "saved", "labels.csv", metrics=["map@3", "mrr"], widths=[8, 4])
+        arguments = ("--metrics", "map@3, mrr", "--widths", "8,4", "--per-query", "queries.jsonl", "--json")
+        result = run("evaluate", "saved", "labels.csv", *arguments)
+        assert list(json.loads(result.stdout)) == list(expected) == [
+            "map@3", "mrr", "width 8 map@3", "width 8 mrr", "width 4 map@3", "width 4 mrr",
+        ]  # fmt: skip
+        assert json.loads(result.stdout) == expected
+        assert result.stderr == f"5 queries written to {place / 'queries.jsonl'}\n"
+        rows = [json.loads(line) for line in (place / "queries.jsonl").read_text("utf-8").splitlines()]
+        assert [row["query"] for row in rows] == ["one", "two", "three", "four", "five"] * 3
+        assert [row["mrr"] for row in rows[:5]] == expected.per_query["mrr"].tolist()
 
     def test_images_that_cannot_be_read(self, place: Path) -> None:
         save_images(place)
@@ -230,15 +253,20 @@ class TestEvaluate:
         ("arguments", "expected"),
         [
             ("saved gone.csv", 'There is no file or folder "gone.csv".'),
-            ("saved data.csv --columns label", '"label" is not of the form name=value.'),
-            ("saved data.csv --columns label=", '"label=" is not of the form name=value.'),
-            ("saved data.csv --columns label=txt", 'no column "txt". Did you mean "text"?'),
-            ("saved data.csv --columns label=more", "each of its 5 items has a label of its own"),
-            ("saved data.csv --batch-size -1", "batch_size is -1; it must be at least 1."),
-            ("pixels data.csv", "pixels takes images and needs the columns image,label or anchor,positive"),
+            ("saved labels.csv --columns label", '"label" is not of the form name=value.'),
+            ("saved labels.csv --columns label=", '"label=" is not of the form name=value.'),
+            ("saved labels.csv --columns label=txt", 'no column "txt". Did you mean "text"?'),
+            ("saved labels.csv --columns label=more", "each of its 5 items has a label of its own"),
+            ("saved labels.csv --batch-size -1", "batch_size is -1; it must be at least 1."),
+            ("pixels labels.csv", "pixels takes images and needs the columns image,label or anchor,positive"),
             ("./gone data.csv", "gone"),
+            ("saved labels.csv --metrics recal@20", 'There is no metric "recal@20". Did you mean "recall@20"?'),
+            ("saved labels.csv --widths 8,x", '"x" is no whole number; write 32,64.'),
+            ("saved labels.csv --widths 8,17", "widths has 17; the model's vectors are 16 wide."),
+            ("saved labels.csv --per-query a.txt", "per-query results are written as .csv or .jsonl."),
+            ("saved labels.csv --per-query gone/a.csv", "gone/a.csv cannot be written: there is no folder"),
             ("saved", "Missing argument 'DATA'"),
-            ("saved data.csv --verbose-please", "--verbose-please"),
+            ("saved labels.csv --verbose-please", "--verbose-please"),
         ],
     )
     @pytest.mark.usefixtures("place")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finetuner_core.data.beir import is_beir, read_beir
+from finetuner_core.data.beir import is_beir, read_beir, take
 from finetuner_core.errors import DataError
 
 CORPUS = [
@@ -56,7 +56,8 @@ def test_reads_the_layout(tmp_path: Path, packed: bool, qrels: str) -> None:
     assert list(data.corpus.take([3, 0])) == [documents[3], documents[0]]
     assert list(data.corpus.select([2, 1]).take([1])) == [documents[1]]
     assert data.corpus.identities.tolist() == [0, 1, 2, 3]
-    assert (list(data.query_ids or ()), list(data.corpus_ids or ())) == (["q1", "q2", "3"], ["d1", "d2", "d3", "d4"])
+    assert take(data.query_ids or (), range(3)) == ["q1", "q2", "3"]
+    assert take(data.corpus_ids or (), range(4)) == ["d1", "d2", "d3", "d4"]
     offsets, judged, grades = data.judgements
     assert (offsets.tolist(), judged.tolist(), grades.tolist()) == ([0, 2, 2, 3], [0, 2, 1], [0, 2, 1])
     assert data.summary() == "2 queries in 4 texts, 2 relevant"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,10 +27,15 @@ def random_triples(seed: int, queries: int, documents: int) -> list[tuple[int, i
     return [(*pair, rng.randint(-1, 3)) for pair in rng.sample(pairs, rng.randint(0, len(pairs)))]
 
 
+def judge(given: list[tuple[int, int, int]], queries: int) -> Judgements:
+    asking, documents, grades = np.array(given, np.int64).reshape(-1, 3).T
+    return Judgements.of_triples(asking, documents, grades, queries)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_judgements_in_any_order(seed: int) -> None:
     given = random_triples(seed, 5, 7)
-    judgements = Judgements.of_triples(*np.array(given, np.int64).reshape(-1, 3).T, 5)
+    judgements = judge(given, 5)
     assert triples(judgements) == sorted(given)
     assert judgements.counts.tolist() == [sum(query == own for own, _, _ in given) for query in range(5)]
     for queries in ([], [4], [3, 0, 3]):
@@ -73,7 +79,7 @@ def test_of_pairs(seed: int) -> None:
 
 
 def search_set(seed: int = 0) -> SearchSet:
-    judgements = Judgements.of_triples(*np.array(random_triples(seed, 5, 7), np.int64).T, 5)
+    judgements = judge(random_triples(seed, 5, 7), 5)
     return SearchSet(texts("q", list("abcde")), texts("d", list("1234567")), judgements, source="my")
 
 
@@ -110,18 +116,20 @@ def test_what_does_not_go_together_is_refused() -> None:
     queries, corpus = texts("q", ["a", "b"]), texts("d", ["1", "2", "3"])
     judgements = Judgements.of_triples(np.array([0]), np.array([2]), np.array([1]), 2)
     SearchSet(queries, corpus, judgements, ["q0", "q1"], ["d0", "d1", "d2"])
-    for arguments, expected in (
-        ((corpus, corpus, judgements), "my has 3 offsets of the judgements; for what else it holds it takes 4."),
-        ((queries, corpus, judgements, ["q"]), "my has 1 ids of queries; for what else it holds it takes 2."),
-        ((queries, corpus, judgements, None, ["d"]), "my has 1 ids of documents; for what else it holds it takes 3."),
-        ((queries, queries, judgements), "my judges the document 2; they are numbered 0 to 1."),
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"queries": corpus}, "my has 3 offsets of the judgements; for what else it holds it takes 4."),
+        ({"query_ids": ["q"]}, "my has 1 ids of queries; for what else it holds it takes 2."),
+        ({"corpus_ids": ["d"]}, "my has 1 ids of documents; for what else it holds it takes 3."),
+        ({"corpus": queries}, "my judges the document 2; they are numbered 0 to 1."),
         (
-            (queries, corpus, judgements._replace(grades=np.ones(2))),
+            {"judgements": judgements._replace(grades=np.ones(2))},
             "my has 2 grades; for what else it holds it takes 1.",
         ),
-    ):
+    ]
+    right: dict[str, Any] = {"queries": queries, "corpus": corpus, "judgements": judgements, "source": "my"}
+    for changed, expected in wrong:
         with pytest.raises(DataError) as caught:
-            SearchSet(*arguments, source="my")  # type: ignore[arg-type]
+            SearchSet(**(right | changed))
         assert str(caught.value) == expected
 
 

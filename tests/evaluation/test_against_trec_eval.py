@@ -14,7 +14,7 @@ pytest.importorskip("hypothesis")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from finetuner_core.data.beir import read_beir  # noqa: E402
+from finetuner_core.data.beir import read_beir, take  # noqa: E402
 from finetuner_core.data.dataset import Column  # noqa: E402
 from finetuner_core.data.search_set import Judgements, SearchSet  # noqa: E402
 from finetuner_core.evaluation.evaluate import _ask  # noqa: E402
@@ -31,7 +31,8 @@ DATA = Path(__file__).parents[3] / "shared" / "data"
 
 def assert_agree(data: SearchSet, query_vectors: np.ndarray, document_vectors: np.ndarray, scores: np.ndarray) -> None:
     """Both measure the same; the scores are those of all documents, from the same vectors."""
-    query_ids, corpus_ids = list(data.query_ids or ()), list(data.corpus_ids or ())
+    query_ids = take(data.query_ids or (), range(len(data.queries)))
+    corpus_ids = take(data.corpus_ids or (), range(len(data.corpus)))
     qrels: dict[str, dict[str, int]] = {}
     for query, document, grade in zip(
         data.judgements.queries.tolist(),
@@ -117,7 +118,7 @@ def test_real_search_sets(name: str) -> None:
         data.queries.select(asked),
         data.corpus,
         data.judgements.take(asked),
-        [str((data.query_ids or ())[row]) for row in asked],
+        take(data.query_ids or (), asked),
         data.corpus_ids,
     )
     scores = vectors[0][asked] @ vectors[1].T

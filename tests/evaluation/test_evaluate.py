@@ -12,6 +12,7 @@ from PIL import Image
 from scipy.stats import pearsonr, spearmanr
 
 import finetuner
+from finetuner_core.data.beir import take
 from finetuner_core.data.dataset import Column, Dataset
 from finetuner_core.data.search_set import Judgements, SearchSet
 from finetuner_core.errors import DataError, FinetunerError, OptionError
@@ -91,17 +92,14 @@ def naive_pairs(model: EmbeddingModel, data: Dataset) -> dict[str, float]:
 def test_pairs_with_repeated_anchors_and_positives() -> None:
     rng = random.Random(3)
     questions, answers = words(12, 1), words(15, 2)
-    columns = (
-        Column("anchor", "text", [rng.choice(questions) for _ in range(40)]),
-        Column("positive", "text", [rng.choice(answers) for _ in range(40)]),
-    )
-    assert len(set(zip(columns[0].items, columns[1].items, strict=True))) < 40
+    asking, found = ([rng.choice(each) for _ in range(40)] for each in (questions, answers))
+    columns = (Column("anchor", "text", asking), Column("positive", "text", found))
+    assert len(set(zip(asking, found, strict=True))) < 40
     model = build_model("letters")
     metrics = evaluate(model, Dataset(columns))
     assert metrics == pytest.approx(naive_pairs(model, Dataset(columns)))
     # A query has the number of the row in which it stands first.
-    first = {str(text): row for row, text in reversed(list(enumerate(columns[0].items)))}
-    assert metrics.query_ids == [str(row) for row in sorted(first.values())]
+    assert metrics.query_ids == [str(asking.index(text)) for text in dict.fromkeys(asking)]
     assert metrics["recall@1"] < metrics["recall@10"] <= 1
 
 
@@ -295,8 +293,9 @@ def test_an_unknown_metric_is_said_before_anything_is_encoded(monkeypatch: pytes
 def write_beir(data: SearchSet, folder: Path) -> None:
     (folder / "qrels").mkdir(parents=True)
     for name, column, ids in (("queries", data.queries, data.query_ids), ("corpus", data.corpus, data.corpus_ids)):
-        rows = zip(ids or (), column.take(range(len(column))), strict=True)  # type: ignore[call-overload]
-        lines = [json.dumps({"_id": own, "text": text}) for own, text in rows]
+        every = range(len(column))
+        texts = zip(take(ids or (), every), column.take(every), strict=True)
+        lines = [json.dumps({"_id": own, "text": text}) for own, text in texts]
         (folder / f"{name}.jsonl").write_text("\n".join(lines))
     rows = zip(data.judgements.queries, data.judgements.documents, data.judgements.grades, strict=True)
     lines = ["query-id\tcorpus-id\tscore", *(f"q{query}\td{document}\t{grade}" for query, document, grade in rows)]

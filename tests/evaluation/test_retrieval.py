@@ -21,9 +21,9 @@ def random_judgements(queries: int, documents: int, seed: int, forbidden: np.nda
     rng = np.random.default_rng(seed)
     triples = []
     for query in range(queries):
-        judged = set(rng.choice(documents, rng.integers(0, 9), replace=False).tolist())
-        judged -= set() if forbidden is None else {int(forbidden[query])}
-        triples += [(query, document, rng.integers(-1, 4)) for document in judged]
+        drawn = set(rng.choice(documents, rng.integers(0, 9), replace=False).tolist())
+        drawn -= set() if forbidden is None else {int(forbidden[query])}
+        triples += [(query, document, rng.integers(-1, 4)) for document in drawn]
     asking, judged, grades = np.array(triples, np.int64).reshape(-1, 3).T
     shuffled = rng.permutation(len(asking))
     return Judgements.of_triples(asking[shuffled], judged[shuffled], grades[shuffled], queries)
