@@ -152,6 +152,11 @@ def _understand(
         many = "positive" if "positive" in headers else "text"
         if modalities != ("vector",) and "score" not in headers and is_list(view.columns[headers[many][0]]):
             view = explode(view, headers[many][0])
+    if len(headers.get("positive", ())) > 1 and "score" not in headers:
+        raise DataError(
+            f"{view.source} has the candidates {', '.join(headers['positive'])} and no scores.\n"
+            "Each needs one: score_1, score_2, ... What belongs to its anchor is a positive, what does not a negative."
+        )
     faults = Faults(view.where)
     for role in ("positive", "negative"):
         if len(headers.get(role, ())) == 1 and _holds_lists(view, headers[role][0], modalities):
@@ -192,11 +197,12 @@ def _find(view: View, task: str, info: BackboneInfo | None, mapped: Mapping[str,
 
 def _guess_task(view: View, mapped: Mapping[str, str]) -> str:
     """The task whose columns are there and hold what they should; else one whose columns are there."""
-    by_name = None
+    by_name, unclear = None, []
     # Both text and image are more than the one of them.
     for task in ("all", "text-to-image", "image-to-image", "text-to-text"):
         layouts = [layout for layout in LAYOUTS[task] if all(layout.has(role) for role in mapped)]
-        roles, _ = find_roles(view.columns, layouts, mapped)
+        roles, own = find_roles(view.columns, layouts, mapped)
+        unclear += own
         if roles is None:
             continue
         by_name = task
@@ -208,7 +214,8 @@ def _guess_task(view: View, mapped: Mapping[str, str]) -> str:
         return by_name
     forms = dict.fromkeys(str(layout) for layouts in LAYOUTS.values() for layout in layouts)
     raise DataError(
-        f"{view.source} has {', '.join(view.columns)}, and training needs the columns {' or '.join(forms)}.\n"
+        f"{view.source} has {', '.join(view.columns)}, and training needs the columns {' or '.join(forms)}."
+        f"{''.join(f' {each}' for each in dict.fromkeys(unclear))}\n"
         "Other headers can be mapped: --columns anchor=...,positive=..."
     )
 
@@ -288,8 +295,7 @@ def find_items(table: Table, info: BackboneInfo, column: str | None, modality: s
     if header not in table.columns:
         raise DataError(f"{table.source} has no column {quote(header)}; it has {', '.join(table.columns)}.")
     faults = Faults(table.where)
-    read = read_column(View.of(table), header, fitting[0], header, faults)
-    if fitting[0] != "text":
-        # An empty text can be encoded, and has to be, as what is written stands in the order of the rows.
-        faults.refuse(len(read), "Each row is encoded: mend or remove it.")
+    # An empty text can be encoded, and has to be, as what is written stands in the order of the rows.
+    read = read_column(View.of(table), header, fitting[0], header, faults, empty=True)
+    faults.refuse(len(read), "Each row is encoded: mend or remove it.")
     return read

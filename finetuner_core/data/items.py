@@ -136,7 +136,9 @@ def looks_like(cells: Read, modality: Modality) -> bool:
     return isinstance(first, (str, *_NUMBERS)) or (isinstance(first, _LISTS) and not looks_like(cells, "vector"))
 
 
-def read_column(view: View, header: str, modality: Modality, role: str, faults: Faults) -> Column:
+def read_column(
+    view: View, header: str, modality: Modality, role: str, faults: Faults, *, empty: bool = False
+) -> Column:
     """One column as items of a modality.
 
     Args:
@@ -145,6 +147,7 @@ def read_column(view: View, header: str, modality: Modality, role: str, faults: 
         modality: what its items are.
         role: what it is for, for messages.
         faults: what is wrong is noted here; such a row has something in the column that is not to be used.
+        empty: whether a text may be empty.
 
     Raises:
         DataError: if the whole column is of another kind.
@@ -154,17 +157,17 @@ def read_column(view: View, header: str, modality: Modality, role: str, faults: 
         return Column(header, modality, _read_images(cells, view.base, _named(header, role), faults))
     if modality == "vector":
         return Column(header, modality, _read_vectors(cells, view.source, _named(header, role), faults))
-    return Column(header, modality, read_texts(cells, _named(header, role), faults))
+    return Column(header, modality, read_texts(cells, _named(header, role), faults, empty=empty))
 
 
-def read_texts(cells: Read, name: str, faults: Faults) -> Read:
+def read_texts(cells: Read, name: str, faults: Faults, *, empty: bool = False) -> Read:
     """Texts, or numbers that stand for texts. A column holds the one or the other."""
     of_numbers = isinstance(_first(cells), _NUMBERS)
     kinds = _NUMBERS if of_numbers else (str,)
     other = "a text among numbers" if of_numbers else "a number among texts"
     for start, part in chunks(cells):
         for row, cell in enumerate(part, start):
-            if isinstance(cell, kinds) and not is_missing(cell):
+            if isinstance(cell, kinds) and (not is_missing(cell) or (empty and isinstance(cell, str))):
                 continue
             if is_missing(cell):
                 faults.add(row, f"{name} is empty.")
@@ -244,10 +247,7 @@ def widen(view: View, header: str, faults: Faults) -> tuple[View, list[str]]:
             for column, item in zip(wide, items, strict=True):
                 column.append(item)
     names = [f"{header}[{place}]" for place in range(1, width + 1)]
-    columns = {
-        **{name: own for name, own in view.columns.items() if name != header},
-        **dict(zip(names, wide, strict=True)),
-    }
+    columns = {**view.columns, **dict(zip(names, wide, strict=True))}
     return View(columns, view.base, view.where, view.source), names
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from finetuner_core.data import items
 from finetuner_core.data.dataset import Dataset
-from finetuner_core.data.forms import Reading, understand, understand_splits
+from finetuner_core.data.forms import Reading, find_items, understand, understand_splits
 from finetuner_core.data.roles import ALIASES
 from finetuner_core.data.tables import Table, read_table
 from finetuner_core.errors import DataError
@@ -121,6 +121,23 @@ def test_two_columns_for_one_role_are_not_guessed_between() -> None:
     with pytest.raises(DataError, match=r'"query" and "question" could both be anchor\.\nOther headers'):
         read({"query": A, "question": B, "answer": C}, info=TEXT)
     assert read({"query": A, "question": B, "answer": C}, {"anchor": "question"}).roles["anchor"] == ("question",)
+
+
+def test_candidates_without_scores_are_no_hard_negatives() -> None:
+    with pytest.raises(DataError, match=r"has the candidates candidate_1, candidate_2 and no scores\.\nEach needs one"):
+        read({"query": A, "candidate_1": B, "candidate_2": C})
+
+
+def test_an_empty_text_is_encoded_and_null_is_not() -> None:
+    def encoded(cells: list[object]) -> list[object]:
+        column = find_items(table({"text": Lazy(cells)}), TEXT, None, None)
+        return list(column.take(range(len(cells))))
+
+    assert encoded(["a", "", " "]) == ["a", "", " "]
+    assert encoded(["", ""]) == ["", ""]
+    for cell in (None, 7, float("nan"), ["a"]):
+        with pytest.raises(DataError, match=r"^data/a\.csv, row 1: the text .*\nEach row is encoded"):
+            encoded(["a", cell, ""])
 
 
 def test_each_usual_header_is_no_other_roles_own_name() -> None:
