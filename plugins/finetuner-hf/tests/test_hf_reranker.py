@@ -40,7 +40,7 @@ SaveModel = Callable[..., PreTrainedModel]
 @pytest.fixture
 def folder(tmp_path: Path, save_text_model: SaveModel) -> Path:
     """A small BERT that gives one score."""
-    save_text_model(tmp_path / "bert", BertConfig(**SIZES, num_labels=1), BertForSequenceClassification)
+    save_text_model(tmp_path / "bert", BertConfig(**SIZES, id2label={0: "score"}), BertForSequenceClassification)
     return tmp_path / "bert"
 
 
@@ -94,7 +94,7 @@ def test_a_folder_that_sentence_transformers_has_saved(folder: Path, tmp_path: P
 
 
 def test_another_architecture(tmp_path: Path, save_text_model: SaveModel) -> None:
-    config = RobertaConfig(**SIZES, num_labels=1)
+    config = RobertaConfig(**SIZES, id2label={0: "score"})
     save_text_model(tmp_path / "roberta", config, RobertaForSequenceClassification, model_max_length=30)
     assert_scores_are_theirs(tmp_path / "roberta")
 
