@@ -143,7 +143,7 @@ class EmbeddingModel(nn.Module):
         A text that is longer than the model reads is cut at its end; how many were is said on the log.
 
         Args:
-            items: texts; images as paths or PIL images; or an array (N, D) of vectors; a list, or the items of a column.
+            items: texts; images as paths or PIL images; or an array (N, D) of vectors; a list, or a column's items.
             modality: what they are; it has to be given where the model takes more than one and no side tells it.
             side: `query` for what asks, `document` for what is found. It makes a difference for a model that puts
                 prompts before its texts, and for one that has two towers.

@@ -53,7 +53,14 @@ def test_what_is_typed_is_handed_on(place: Path, monkeypatch: pytest.MonkeyPatch
     flags = {"columns": {}, "scores": False, "skip_bad_items": False, "quiet": False}
     assert run("letters", "data.csv", "--out", "a.csv").exit_code == 0
     assert calls.pop() == {"names": ("letters", "data.csv", "a.csv"), **flags}
-    given: dict[str, object] = {"negatives": 4, "top_k": 7, "skip_top": 1, "absolute_margin": 0.1, "min_score": -1.0, "max_score": 0.5}
+    given: dict[str, object] = {
+        "negatives": 4,
+        "top_k": 7,
+        "skip_top": 1,
+        "absolute_margin": 0.1,
+        "min_score": -1.0,
+        "max_score": 0.5,
+    }
     given |= {"sampling": "random", "cross_encoder": "acme/x", "seed": 3, "batch_size": 8, "device": "cpu"}
     options = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", value)]
     assert run("letters", "data.csv", "--out", "a.csv", "--relative-margin", "0.2", *options).exit_code == 0
