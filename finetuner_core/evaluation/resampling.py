@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -12,10 +12,8 @@ RESAMPLES = 10_000
 # Numbers held at a time: 2^21, 16 MiB.
 _AT_A_TIME = 1 << 21
 # Beyond so many rows what the resamples come to is normal, and its width is computed instead of drawn.
-MANY = 20_000
+MANY = 10_000
 _NORMAL_95 = 1.959963984540054
-
-Statistic = Callable[[np.ndarray], np.ndarray]
 
 
 class Interval(NamedTuple):
@@ -30,49 +28,72 @@ class Interval(NamedTuple):
     high: float
 
 
-def bootstrap(statistic: Statistic, rows: int, error: float) -> Interval:
-    """The 95% percentile bootstrap interval (Efron and Tibshirani 1993, chapter 13) over rows.
+class Statistic(NamedTuple):
+    """A number about rows.
 
     Args:
-        statistic: from how often each row is drawn, float64 (B, N), what they come to, (B,).
         rows: how many rows there are, N.
-        error: the standard error, which is used instead where there are very many rows.
+        resampled: from how often each row is drawn, float64 (B, N), what the number then is, float64 (B,).
+        error: its standard error, which is used instead where there are very many rows.
     """
-    if rows > MANY:
-        value = float(statistic(np.ones((1, rows)))[0])
-        return Interval(value - _NORMAL_95 * error, value + _NORMAL_95 * error)
-    values = np.concatenate([statistic(drawn) for drawn in _draws(rows)])
-    low, high = np.percentile(values, [2.5, 97.5])
-    return Interval(float(low), float(high))
+
+    rows: int
+    resampled: Callable[[np.ndarray], np.ndarray]
+    error: float
 
 
-def sign_flip(differences: np.ndarray) -> float:
-    """The p-value of the paired randomisation test that the mean of differences is 0, two-sided.
+def bootstrap(statistics: Mapping[str, Statistic]) -> dict[str, Interval]:
+    """The 95% percentile bootstrap interval (Efron and Tibshirani 1993, chapter 13) of each statistic.
+
+    Statistics about equally many rows are computed from the same draws.
+    """
+    intervals: dict[str, Interval] = {}
+    for rows in {statistic.rows for statistic in statistics.values()}:
+        own = {name: statistic for name, statistic in statistics.items() if statistic.rows == rows}
+        if rows > MANY:
+            for name, statistic in own.items():
+                value = float(statistic.resampled(np.ones((1, rows)))[0])
+                intervals[name] = Interval(value - _NORMAL_95 * statistic.error, value + _NORMAL_95 * statistic.error)
+            continue
+        values = [[statistic.resampled(drawn) for statistic in own.values()] for drawn in _draws(rows)]
+        ends = np.percentile(np.concatenate(values, axis=1), [2.5, 97.5], axis=1).T.tolist()
+        intervals.update({name: Interval(*own_ends) for name, own_ends in zip(own, ends, strict=True)})
+    return {name: intervals[name] for name in statistics}
+
+
+def sign_flip(differences: np.ndarray) -> np.ndarray:
+    """The p-values of the paired randomisation test that the mean of differences is 0, two-sided.
 
     Under the null hypothesis it is chance which of the two came first, so each difference is as likely with the other
     sign. All signs are tried where there are few, else 10,000 are drawn; Smucker, Allan and Carterette 2007,
     https://doi.org/10.1145/1321440.1321528.
 
     Args:
-        differences: float64 (N,), one for each query.
+        differences: float64 (M, N): for each of M metrics one for each of N queries.
+
+    Returns:
+        float64 (M,).
     """
-    differences = differences[differences != 0]
-    count = len(differences)
-    if not count:
-        return 1.0
+    rows = differences.shape[1]
+    sums = differences.sum(axis=1)
     # As large as what was seen, but for the rounding of a sum.
-    seen = abs(float(differences.sum())) * (1 - 1e-12)
-    if count > MANY:
-        return math.erfc(seen / math.sqrt(2 * float(np.square(differences).sum())))
-    if 1 << count <= RESAMPLES:
-        signs = (np.arange(1 << count)[:, None] >> np.arange(count)) & 1
-        return float((abs((1 - 2 * signs) @ differences) >= seen).mean())
+    seen = abs(sums) * (1 - 1e-12)
+    if rows > MANY:
+        errors = np.sqrt(2 * np.square(differences).sum(axis=1))
+        return np.array([math.erfc(own / error) if error else 1.0 for own, error in zip(seen, errors, strict=True)])
+    as_large = np.zeros(len(differences))
     rng = np.random.default_rng(0)
-    as_large = 0
-    for size in _sizes(count):
-        bits = np.unpackbits(np.frombuffer(rng.bytes(size * -(-count // 8)), np.uint8).reshape(size, -1), axis=1)
-        as_large += int((abs(differences.sum() - 2 * (bits[:, :count] @ differences)) >= seen).sum())
-    return (as_large + 1) / (RESAMPLES + 1)
+    for size in _sizes(rows):
+        packed = np.frombuffer(rng.bytes(size * -(-rows // 8)), np.uint8).reshape(size, -1)
+        flipped = np.unpackbits(packed, axis=1)[:, :rows].astype(np.float64)
+        as_large += (abs(sums - 2 * (flipped @ differences.T)) >= seen).sum(axis=0)
+    p = (as_large + 1) / (RESAMPLES + 1)
+    for metric, own in enumerate(differences):
+        changed = own[own != 0]
+        if 1 << len(changed) <= RESAMPLES:
+            signs = 1 - 2 * ((np.arange(1 << len(changed))[:, None] >> np.arange(len(changed))) & 1)
+            p[metric] = (abs(signs @ changed) >= seen[metric]).mean()
+    return p
 
 
 def _sizes(rows: int) -> Iterator[int]:

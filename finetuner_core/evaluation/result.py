@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ import numpy as np
 from finetuner_core.data.dataset import Column
 from finetuner_core.errors import FolderError, OptionError
 from finetuner_core.evaluation.measures import Measure
-from finetuner_core.evaluation.resampling import Interval, bootstrap, sign_flip
+from finetuner_core.evaluation.resampling import Interval, Statistic, bootstrap, sign_flip
 from finetuner_core.values import near, quote
 
 _AT_A_TIME = 4096
@@ -75,8 +76,12 @@ class Evaluation(dict[str, float]):
         """
         if name not in self.measures:
             raise OptionError(f"{quote(name)} was not measured.{near(name, self)}\nThere are {', '.join(self)}.")
-        measure = self.measures[name]
-        return bootstrap(measure.resampled, len(measure.rows), measure.error)
+        return self._intervals[name]
+
+    @cached_property
+    def _intervals(self) -> dict[str, Interval]:
+        own = {name: Statistic(len(each.rows), each.resampled, each.error) for name, each in self.measures.items()}
+        return bootstrap(own)
 
     def write(self, path: str | Path) -> Path:
         """Writes a row for each query: its id, what it is where that is a text or a file, and its value of each metric.
@@ -154,21 +159,23 @@ def compare(before: Evaluation, after: Evaluation) -> dict[str, Gain]:
         OptionError: if they are not of the same queries.
     """
     _check_same(before, after)
-    gains: dict[str, Gain] = {}
-    for name in before:
-        if name not in after:
-            continue
-        first, second = before.measures[name], after.measures[name]
-        differences = second.rows - first.rows
+    pairs = {name: (own, after.measures[name]) for name, own in before.measures.items() if name in after}
+    differences = {name: second.rows - first.rows for name, (first, second) in pairs.items()}
+    intervals = bootstrap({name: _difference(*pair) for name, pair in pairs.items()})
+    p: dict[str, float] = {}
+    for rows in {len(own) for own in differences.values()}:
+        names = [name for name, own in differences.items() if len(own) == rows]
+        p.update(zip(names, sign_flip(np.stack([differences[name] for name in names])).tolist(), strict=True))
+    return {name: Gain(before[name], after[name], intervals[name], p[name]) for name in pairs}
 
-        def resampled(drawn: np.ndarray, first: Measure = first, second: Measure = second) -> np.ndarray:
-            difference: np.ndarray = second.resampled(drawn) - first.resampled(drawn)
-            return difference
 
-        error = float(differences.std() / np.sqrt(len(differences)))
-        interval = bootstrap(resampled, len(differences), error)
-        gains[name] = Gain(before[name], after[name], interval, sign_flip(differences))
-    return gains
+def _difference(first: Measure, second: Measure) -> Statistic:
+    def resampled(drawn: np.ndarray) -> np.ndarray:
+        difference: np.ndarray = second.resampled(drawn) - first.resampled(drawn)
+        return difference
+
+    differences = second.rows - first.rows
+    return Statistic(len(differences), resampled, float(differences.std() / np.sqrt(len(differences))))
 
 
 def check_writable(path: str | Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from finetuner_core.evaluation.measures import Correlation, Mean
-from finetuner_core.evaluation.resampling import bootstrap
+from finetuner_core.evaluation.resampling import Statistic, bootstrap
 
 scipy_stats = pytest.importorskip("scipy.stats")
 
@@ -70,7 +70,7 @@ def test_the_interval_is_that_of_scipy(ranked: bool) -> None:
         (first, second), lambda x, y: theirs(x, y).statistic, paired=True, vectorized=False, method="percentile",
         n_resamples=3000, rng=np.random.default_rng(1),
     ).confidence_interval  # fmt: skip
-    low, high = bootstrap(own.resampled, 150, own.error)
+    low, high = bootstrap({"it": Statistic(150, own.resampled, own.error)})["it"]
     assert (low, high) == pytest.approx(tuple(expected), abs=0.01)
     # And the standard error, which stands in for it with very many rows, is as wide.
     assert 2 * 1.96 * own.error == pytest.approx(high - low, rel=0.2)

@@ -7,7 +7,7 @@ import pytest
 
 from finetuner_core.evaluation import resampling
 from finetuner_core.evaluation.measures import Mean
-from finetuner_core.evaluation.resampling import bootstrap, sign_flip
+from finetuner_core.evaluation.resampling import Statistic, bootstrap, sign_flip
 
 scipy_stats = pytest.importorskip("scipy.stats")
 
@@ -23,8 +23,16 @@ def difference(first: np.ndarray, second: np.ndarray, axis: int) -> np.ndarray:
     return mean
 
 
+def statistic(values: np.ndarray) -> Statistic:
+    return Statistic(len(values), Mean(values).resampled, Mean(values).error)
+
+
+def p_value(differences: np.ndarray) -> float:
+    return float(sign_flip(differences[None])[0])
+
+
 def interval(values: np.ndarray) -> tuple[float, float]:
-    return bootstrap(Mean(values).resampled, len(values), Mean(values).error)
+    return bootstrap({"it": statistic(values)})["it"]
 
 
 @pytest.mark.parametrize("rows", [8, 60, 700])
@@ -62,6 +70,15 @@ def test_with_very_many_rows_the_interval_is_computed(monkeypatch: pytest.Monkey
     assert computed != drawn
 
 
+def test_several_at_once_are_what_each_is_alone() -> None:
+    values = {str(seed): skewed(seed, rows) for seed, rows in enumerate((40, 7, 40, 8, 40))}
+    together = bootstrap({name: statistic(own) for name, own in values.items()})
+    assert together == {name: interval(own) for name, own in values.items()}
+    differences = np.stack([values[name] - values["0"][::-1] for name in "024"])
+    differences[1, 5:] = 0
+    assert sign_flip(differences).tolist() == [p_value(own) for own in differences]
+
+
 def test_it_covers_what_is_true_in_about_95_of_100_cases() -> None:
     rng = np.random.default_rng(0)
     covered = 0
@@ -78,7 +95,7 @@ def test_few_differences_are_flipped_in_all_ways(count: int) -> None:
         differences = np.round(rng.normal(0.3, 1, count), 1)  # rounded, so that sums are equal and some are 0
         flipped = [np.dot(signs, differences) for signs in itertools.product([1, -1], repeat=count)]
         seen = abs(differences.sum()) - 1e-9
-        p = sign_flip(differences)
+        p = p_value(differences)
         assert p == pytest.approx(np.mean([abs(each) >= seen for each in flipped]))
         if count > 1:  # which scipy refuses
             expected = scipy_stats.permutation_test(
@@ -99,29 +116,28 @@ def test_many_differences_are_flipped_as_in_scipy(rows: int) -> None:
             vectorized=True,
             rng=np.random.default_rng(1),
         ).pvalue
-        p = sign_flip(differences)
+        p = p_value(differences)
         assert p == pytest.approx(expected, abs=4 * (max(expected, 0.001) / 10_000) ** 0.5)
 
 
 def test_with_very_many_differences_p_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     differences = np.random.default_rng(0).normal(0.02, 1, 3000)
-    drawn = sign_flip(differences)
+    drawn = p_value(differences)
     assert 0.02 < drawn < 0.9
     monkeypatch.setattr(resampling, "MANY", 2999)
-    assert sign_flip(differences) == pytest.approx(drawn, abs=0.02)
+    assert p_value(differences) == pytest.approx(drawn, abs=0.02)
 
 
 def test_p_of_no_difference_and_of_a_clear_one() -> None:
-    assert sign_flip(np.zeros(7)) == 1
-    assert sign_flip(np.empty(0)) == 1
-    assert sign_flip(np.array([1.0, -1.0])) == 1
-    assert sign_flip(np.full(300, 0.1)) == 1 / 10_001
+    assert p_value(np.zeros(7)) == 1
+    assert p_value(np.array([1.0, -1.0])) == 1
+    assert p_value(np.full(300, 0.1)) == 1 / 10_001
     # What did not change tells nothing.
     some = np.array([0.5, 0.25, -0.125, 0.5])
-    assert sign_flip(np.concatenate([some, np.zeros(1000)])) == sign_flip(some)
+    assert p_value(np.concatenate([some, np.zeros(1000)])) == p_value(some)
 
 
 def test_p_is_even_where_nothing_differs() -> None:
     rng = np.random.default_rng(3)
-    values = np.array([sign_flip(rng.normal(size=12)) for _ in range(300)])
+    values = np.array([p_value(rng.normal(size=12)) for _ in range(300)])
     assert scipy_stats.kstest(values, "uniform").pvalue > 0.01

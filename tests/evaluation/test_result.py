@@ -66,7 +66,7 @@ def test_compared_are_the_same_queries() -> None:
         differences = after.per_query[name] - before.per_query[name]
         assert (gain.before, gain.after) == (before[name], after[name])
         assert gain.gain == pytest.approx(differences.mean())
-        assert gain.p == sign_flip(differences)
+        assert gain.p == sign_flip(differences[None])[0]
         expected = scipy_stats.bootstrap(
             (differences,), np.mean, method="percentile", n_resamples=20_000, rng=np.random.default_rng(1)
         ).confidence_interval
