@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("--split-column", metavar="HEADER", help="A column that holds train, or test/val/dev/eval.")
 @click.option("--val-split", type=float, default=0.2, metavar="SHARE", help="The share of DATA that is held out. [0.2]")
 @parameters.skip_bad_items
+@click.option("--encoding", metavar="NAME", help="Of files of text that are not UTF-8, such as cp1252.")
 @click.option("--batch-size", type=int, default=64, metavar="N", help="Items, or pairs, in a step. [64]")
 @click.option("--seed", type=int, default=0, metavar="N", help="What is held out follows from it. [0]")
 @click.option("--json", "in_json", is_flag=True, help="As JSON.")
@@ -37,6 +38,7 @@ def check(
     split_column: str | None,
     val_split: float,
     skip_bad_items: bool,
+    encoding: str | None,
     batch_size: int,
     seed: int,
     in_json: bool,
@@ -65,6 +67,7 @@ def check(
         val_split=val_split,
         skip_bad_items=skip_bad_items,
         seed=seed,
+        encoding=encoding,
     )
     counter = None
     if model is not None and any(column.modality == "text" for part in sources.parts for column in part.train.columns):

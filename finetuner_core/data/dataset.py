@@ -66,6 +66,16 @@ class Column:
         items = self.items.select(rows) if isinstance(self.items, Cells) else self.take(rows)
         return replace(self, items=items)
 
+    def shown(self, row: int) -> str:
+        """One item for a message: a text, the path of an image, how large one in memory is, the start of a vector."""
+        (item,) = self.take([row])
+        if self.modality == "vector":
+            numbers = np.asarray(item)
+            return f"{', '.join(f'{number:.4g}' for number in numbers[:4].tolist())}{', ...' * (len(numbers) > 4)}"
+        if isinstance(item, bytes):
+            return f"an image of {len(item):,} bytes"
+        return str(getattr(item, "filename", "") or item)
+
     @cached_property
     def identities(self) -> np.ndarray:
         """A number for each item, int64 (N,), equal where the items are equal, in the order of first appearance.

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from finetuner_core.data.batches import ClassBatches, PairBatches
-from finetuner_core.data.dataset import Column, Dataset
+from finetuner_core.data.dataset import Dataset
 from finetuner_core.data.known import distinct, numbered
 from finetuner_core.data.search_set import SearchSet
 from finetuner_core.errors import DataError
@@ -80,7 +80,7 @@ def _labelled(data: Dataset) -> list[str]:
         labels = np.unique(classes[items == items[row]])
         names = [quote((data.labels or ())[int(np.argmax(classes == label))]) for label in labels[:2]]
         found.append(
-            f"under several labels: {_count(int(several.sum()), 'item')}, such as {_shown(column, row)} "
+            f"under several labels: {_count(int(several.sum()), 'item')}, such as {quote(column.shown(row))} "
             f"under {' and '.join(names)}"
         )
     return found
@@ -94,7 +94,7 @@ def _rows(data: Dataset) -> list[str]:
 
     def say(rows: np.ndarray, text: str, place: int = 0) -> None:
         if len(rows):
-            example = _shown(data.columns[place], int(rows[0]))
+            example = quote(data.columns[place].shown(int(rows[0])))
             found.append(f"{text}: {_count(len(rows), 'row')}, such as {example}")
 
     keys = anchors
@@ -130,10 +130,3 @@ def _repeated(keys: np.ndarray) -> np.ndarray:
     first = np.zeros(len(keys), bool)
     first[np.unique(keys, return_index=True)[1]] = True
     return np.flatnonzero(~first)
-
-
-def _shown(column: Column, row: int) -> str:
-    if column.modality == "vector":
-        return f"row {row}"
-    (item,) = column.take([row])
-    return quote(getattr(item, "filename", "") or item)

@@ -9,20 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from finetuner_core.data.dataset import Column, Dataset
-from finetuner_core.data.items import (
-    Faults,
-    View,
-    chunks,
-    explode,
-    is_list,
-    looks_like,
-    read_column,
-    read_labels,
-    read_scores,
-    widen,
-)
+from finetuner_core.data.items import looks_like, read_column, read_labels, read_scores
 from finetuner_core.data.roles import LAYOUTS, Roles, find_roles, unknown_name
 from finetuner_core.data.tables import Table, read_table
+from finetuner_core.data.view import Faults, View, chunks, explode, is_list, widen
 from finetuner_core.errors import DataError
 from finetuner_core.values import MODALITIES_OF_TASK, BackboneInfo, Modality, near, quote
 

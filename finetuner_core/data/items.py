@@ -1,83 +1,21 @@
-"""Reads the cells of a table as items of a modality, labels or scores, and notes the rows that cannot be used."""
+"""Reads cells as items of a modality, as labels or as scores, and notes the rows that cannot be used."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 
 from finetuner_core.data.dataset import Cells, Column
-from finetuner_core.data.tables import IMAGE_SUFFIXES, Table
+from finetuner_core.data.tables import IMAGE_SUFFIXES
+from finetuner_core.data.view import AT_ONCE, LISTS, Faults, Read, View, chunks, first_cell, is_missing, list_width
 from finetuner_core.errors import DataError
 from finetuner_core.values import Modality, quote
 
-# How many cells are in memory at once where all of them are looked at.
-AT_ONCE = 65_536
-
 _NUMBERS = (bool, int, float, np.number, np.bool_)
-_LISTS = (list, tuple, np.ndarray)
 _LARGEST = float(np.finfo(np.float32).max)
-
-Read = Sequence[object] | Cells | np.ndarray
-
-
-@dataclass
-class Faults:
-    """The rows of a table that cannot be used, and why the first of them.
-
-    Args:
-        where: says where a row stands.
-    """
-
-    where: Callable[[int], str]
-    rows: set[int] = field(default_factory=set)
-    first: int = -1
-    reason: str = ""
-
-    def add(self, row: int, reason: str) -> None:
-        """Notes a row and what is wrong with it."""
-        if not self.rows or row < self.first:
-            self.first, self.reason = row, reason
-        self.rows.add(row)
-
-    def refuse(self, count: int, cure: str = "Mend or remove it, or go on without: --skip-bad-items") -> None:
-        """Raises the first, with how many there are of so many rows, and what to do.
-
-        Raises:
-            DataError: if there is any.
-        """
-        if self.rows:
-            more = f" ({len(self.rows):,} of {count:,} rows cannot be used)" if len(self.rows) > 1 else ""
-            raise DataError(f"{self.where(self.first)}: {self.reason}{more}\n{cure}")
-
-
-@dataclass(frozen=True)
-class View:
-    """Some columns of a table, in which a row may stand several times.
-
-    Args:
-        columns: the cells, by header.
-        base: the folder that paths are relative to.
-        where: says where a row stands.
-        source: where it came from, for messages.
-    """
-
-    columns: Mapping[str, Read]
-    base: Path
-    where: Callable[[int], str]
-    source: str
-
-    @classmethod
-    def of(cls, table: Table) -> View:
-        """A table as it is."""
-        source = Path(table.source)
-        return cls(table.columns, source if source.is_dir() else source.parent, table.where, str(table.source))
-
-    def __len__(self) -> int:
-        return len(next(iter(self.columns.values())))
 
 
 class ImagePaths:
@@ -102,38 +40,15 @@ class ImagePaths:
         return self.cells.identities()
 
 
-def chunks(cells: Read) -> Iterator[tuple[int, Sequence[object]]]:
-    """All cells, some at a time, each time with the number of the first row."""
-    lazy = cells if isinstance(cells, Cells) else None
-    for start in range(0, len(cells), AT_ONCE):
-        stop = min(start + AT_ONCE, len(cells))
-        yield start, cast("Sequence[object]", cells)[start:stop] if lazy is None else lazy.take(range(start, stop))
-
-
-def is_missing(cell: object) -> bool:
-    """Whether nothing stands in a cell: null, NaN, or no letter."""
-    return (
-        cell is None
-        or (isinstance(cell, str) and not cell.strip())
-        or (isinstance(cell, (float, np.floating)) and cell != cell)
-    )
-
-
-def is_list(cells: Read, *, deep: bool = False) -> bool:
-    """Whether the first cell that is not missing holds a list, or a list of lists."""
-    first = _first(cells)
-    return isinstance(first, _LISTS) and (not deep or (len(first) > 0 and isinstance(first[0], _LISTS)))
-
-
 def looks_like(cells: Read, modality: Modality) -> bool:
     """Whether a column can be what a model of a modality takes, by its first cell that is not missing."""
-    first = _first(cells)
+    first = first_cell(cells)
     if modality == "vector":
-        return isinstance(first, _LISTS) and (len(first) == 0 or not isinstance(first[0], str))
+        return isinstance(first, LISTS) and (len(first) == 0 or not isinstance(first[0], str))
     if modality == "image":
         by_name = isinstance(first, str) and Path(first).suffix.lower() in IMAGE_SUFFIXES
-        return by_name or (first is not None and not isinstance(first, (str, *_NUMBERS, *_LISTS)))
-    return isinstance(first, (str, *_NUMBERS)) or (isinstance(first, _LISTS) and not looks_like(cells, "vector"))
+        return by_name or (first is not None and not isinstance(first, (str, *_NUMBERS, *LISTS)))
+    return isinstance(first, (str, *_NUMBERS)) or (isinstance(first, LISTS) and not looks_like(cells, "vector"))
 
 
 def read_column(
@@ -162,7 +77,7 @@ def read_column(
 
 def read_texts(cells: Read, name: str, faults: Faults, *, empty: bool = False) -> Read:
     """Texts, or numbers that stand for texts. A column holds the one or the other."""
-    of_numbers = isinstance(_first(cells), _NUMBERS)
+    of_numbers = isinstance(first_cell(cells), _NUMBERS)
     kinds = _NUMBERS if of_numbers else (str,)
     other = "a text among numbers" if of_numbers else "a number among texts"
     for start, part in chunks(cells):
@@ -197,7 +112,7 @@ def read_scores(view: View, headers: Sequence[str], candidates: int, faults: Fau
     them. They are scores as well: those of the first are 0, and those of the others minus the margin. Whatever compares
     the candidates of a row looks at differences alone.
     """
-    if len(headers) == 1 and _width(view.columns[headers[0]]) is not None:
+    if len(headers) == 1 and list_width(view.columns[headers[0]]) is not None:
         columns = _read_vectors(view.columns[headers[0]], view.source, headers[0], faults)
     else:
         columns = np.stack([_read_numbers(view.columns[header], header, faults) for header in headers], axis=1)
@@ -212,58 +127,10 @@ def read_scores(view: View, headers: Sequence[str], candidates: int, faults: Fau
     )
 
 
-def explode(view: View, header: str) -> View:
-    """The table with one row for each item of the lists in a column; the other columns are repeated."""
-    rows: list[int] = []
-    flat: list[object] = []
-    for start, part in chunks(view.columns[header]):
-        for row, cell in enumerate(part, start):
-            # A cell without items stays, to be refused with its row.
-            items = (
-                list(cell) if isinstance(cell, _LISTS) and len(cell) else [None if isinstance(cell, _LISTS) else cell]
-            )
-            flat += items
-            rows += [row] * len(items)
-    origin = np.asarray(rows, np.int64)
-    columns = {
-        name: flat if name == header else Column(name, "text", cells).select(origin).items
-        for name, cells in view.columns.items()
-    }
-    return View(columns, view.base, lambda row: view.where(int(origin[row])), view.source)
-
-
-def widen(view: View, header: str, faults: Faults) -> tuple[View, list[str]]:
-    """The table with a column for each place of the lists in a column, all of which are of one length."""
-    cells = view.columns[header]
-    width = _width(cells) or 1
-    wide: list[list[object]] = [[] for _ in range(width)]
-    for start, part in chunks(cells):
-        for row, cell in enumerate(part, start):
-            items = list(cell) if isinstance(cell, _LISTS) else [cell]
-            if is_missing(cell) or len(items) != width:
-                what = "nothing" if is_missing(cell) else f"a list of {len(items)}"
-                faults.add(row, f"{header} holds {what} where the first row has a list of {width}.")
-                items = [None] * width
-            for column, item in zip(wide, items, strict=True):
-                column.append(item)
-    names = [f"{header}[{place}]" for place in range(1, width + 1)]
-    columns = {**view.columns, **dict(zip(names, wide, strict=True))}
-    return View(columns, view.base, view.where, view.source), names
-
-
 def _named(header: str, role: str) -> str:
     if role in ("vectors", "labels"):  # which are named after all of them
         header, role = header.removesuffix("s") if header == role else header, role.removesuffix("s")
     return f"the {role}" if header == role else f"the {role} ({header})"
-
-
-def _first(cells: Read) -> object:
-    return next((cell for _, part in chunks(cells) for cell in part if not is_missing(cell)), None)
-
-
-def _width(cells: Read) -> int | None:
-    first = _first(cells)
-    return len(first) if isinstance(first, _LISTS) else None
 
 
 def _located(cell: object, base: Path) -> object:
@@ -277,7 +144,7 @@ def _read_images(cells: Read, base: Path, name: str, faults: Faults) -> Sequence
                 faults.add(row, f"{name} is empty.")
             elif isinstance(cell, str) and "://" in cell[:16]:
                 faults.add(row, f"{name} is the URL {quote(cell)}. Images are read from files: download them first.")
-            elif isinstance(cell, (*_NUMBERS, *_LISTS)):
+            elif isinstance(cell, (*_NUMBERS, *LISTS)):
                 faults.add(row, f"{name} holds {quote(cell)}, which is no path of an image.")
     if isinstance(cells, Cells):
         return ImagePaths(cells, base)
@@ -300,8 +167,8 @@ def _read_vectors(cells: Read, source: str, name: str, faults: Faults) -> np.nda
 
 def _stack(cells: Read, name: str, faults: Faults) -> np.ndarray:
     """Lists of numbers, all as long as the first, as an array (N, D)."""
-    first = _first(cells)
-    example = np.asarray(first) if isinstance(first, _LISTS) and not any(isinstance(x, _LISTS) for x in first) else None
+    first = first_cell(cells)
+    example = np.asarray(first) if isinstance(first, LISTS) and not any(isinstance(x, LISTS) for x in first) else None
     if first is not None and (example is None or example.ndim != 1 or example.dtype.kind not in "fiu"):
         return np.asarray([str(cell) for cell in next(chunks(cells))[1]])  # which are refused by their shape
     if example is None:
@@ -312,7 +179,7 @@ def _stack(cells: Read, name: str, faults: Faults) -> np.ndarray:
             reason = ""
             if is_missing(cell):
                 reason = "is empty."
-            elif not isinstance(cell, _LISTS):
+            elif not isinstance(cell, LISTS):
                 reason = f"holds {quote(cell)}, which is no vector."
             elif len(cell) != len(example):
                 reason = f"holds {len(cell)} numbers where the first has {len(example)}."

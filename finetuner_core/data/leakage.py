@@ -70,8 +70,7 @@ def find_leakage(train: Sequence[Dataset], evaluation: Dataset | SearchSet) -> L
     leaked = known[queries]
     example = ""
     if leaked.any():
-        row = asking[np.flatnonzero(leaked)[:1]]
-        example = quote(columns[0].take(row)[0]) if columns[0].modality != "vector" else f"row {int(row[0])}"
+        example = quote(columns[0].shown(int(asking[np.argmax(leaked)])))
     asked = _different(queries, count), _different(queries[leaked], count)
     if len(columns) == 1:
         return Leakage(asked[1], asked[0], example=example)

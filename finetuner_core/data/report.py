@@ -275,13 +275,7 @@ def _classes(data: Dataset) -> ClassReport:
 
 
 def _example(data: Dataset, row: int) -> dict[str, object]:
-    shown: dict[str, object] = {}
-    for column in data.columns:
-        (item,) = column.take([row])
-        if column.modality == "vector":
-            shown[column.name] = [round(float(number), 4) for number in np.asarray(item)[:4]]
-        else:
-            shown[column.name] = str(getattr(item, "filename", "") or item)
+    shown: dict[str, object] = {column.name: column.shown(row) for column in data.columns}
     if data.labels is not None:
         shown["label"] = str(data.labels[row])
     if data.scores is not None:

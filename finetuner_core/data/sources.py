@@ -120,6 +120,7 @@ def read_sources(
     val_split: float = 0.2,
     skip_bad_items: bool = False,
     seed: int = 0,
+    encoding: str | None = None,
 ) -> Sources:
     """Reads, splits and checks the data for a model; the parameters are those of `fit`.
 
@@ -133,6 +134,7 @@ def read_sources(
         val_split: the share that is held out.
         skip_bad_items: whether to leave out what cannot be used.
         seed: what is held out follows from it.
+        encoding: of files of text, where it is neither UTF-8 nor said by the file itself.
 
     Raises:
         OptionError: if the parameters contradict each other.
@@ -140,11 +142,11 @@ def read_sources(
     """
     given, given_skipped = None, 0
     if eval_data is not None:
-        given, given_skipped = _read_evaluation(info, eval_data, columns, skip_bad_items)
+        given, given_skipped = _read_evaluation(info, eval_data, columns, skip_bad_items, encoding)
     parts: list[Part] = []
     for each in as_sets(train_data):
         own = replace(each, columns=columns if each.columns is None else each.columns)
-        part = _read_part(info, own, given is not None, split_column, val_split, skip_bad_items, seed)
+        part = _read_part(info, own, given is not None, split_column, val_split, skip_bad_items, seed, encoding)
         same = sum(part.name == other.name or other.name.startswith(f"{part.name} (") for other in parts)
         parts.append(replace(part, name=f"{part.name} ({same + 1})") if same else part)
     return Sources(tuple(parts), given, given_skipped)
@@ -173,6 +175,7 @@ def _read_part(
     val_split: float,
     skip_bad_items: bool,
     seed: int,
+    encoding: str | None,
 ) -> Part:
     data = given.data
     held_out: Dataset | SearchSet | None = None
@@ -186,13 +189,13 @@ def _read_part(
         if not has_evaluation:
             held_out, how = _other_judgements(_folder_of(data))
     elif split_column is not None:
-        table = read_table(data)
+        table = read_table(data, encoding)
         reading, other = understand_splits(table, info, split_column, given.columns, skip_bad_items=skip_bad_items)
         held_out, how = other.dataset, f"by column {split_column}"
     elif isinstance(data, Dataset):
         reading = Reading(data, {})
     else:
-        reading = understand(read_table(data), info, given.columns, skip_bad_items=skip_bad_items)
+        reading = understand(read_table(data, encoding), info, given.columns, skip_bad_items=skip_bad_items)
     train = reading.dataset
     _check_modalities(info, train)
     train, skipped = usable(train, skip_bad_items=skip_bad_items)
@@ -216,13 +219,13 @@ def _read_part(
 
 
 def _read_evaluation(
-    info: BackboneInfo | None, data: Any, columns: Mapping[str, str] | None, skip_bad_items: bool
+    info: BackboneInfo | None, data: Any, columns: Mapping[str, str] | None, skip_bad_items: bool, encoding: str | None
 ) -> tuple[Dataset | SearchSet, int]:
     if not isinstance(data, Dataset | SearchSet):
         if isinstance(data, str | Path) and is_beir(data):
             data = read_beir(data)
         else:
-            reading = understand(read_table(data), info, columns, skip_bad_items=skip_bad_items)
+            reading = understand(read_table(data, encoding), info, columns, skip_bad_items=skip_bad_items)
             _check_modalities(info, reading.dataset)
             dataset, skipped = usable(reading.dataset, skip_bad_items=skip_bad_items)
             return dataset, reading.skipped + skipped

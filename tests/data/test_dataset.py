@@ -44,7 +44,7 @@ def test_take_keeps_the_order_asked_for(column: Column) -> None:
     data = Dataset((column,), ["x", "y", "x", "z"], source="my.csv")
     taken = data.select([3, 0, 0])
     items = taken.columns[0].items
-    assert [str(item) for item in items] == [str(column.items[row]) for row in (3, 0, 0)]
+    assert [str(item) for item in taken.columns[0].take(range(3))] == [str(item) for item in column.take([3, 0, 0])]
     assert (taken.labels, taken.source, len(taken)) == (["z", "x", "x"], "my.csv", 3)
     assert type(items) is type(column.items)
     assert len(data) == 4
@@ -140,3 +140,9 @@ def test_cells_are_read_when_they_are_asked_for() -> None:
     part = Dataset((column, column)).select([3, 1, 0]).columns[0]
     assert (read, len(part), part.identities.tolist()) == ([], 3, [0, 1, 2])
     assert (part.take([2, 0]), read) == (["a", "d"], [0, 3])
+
+
+def test_items_are_shown_in_messages() -> None:
+    assert [column.shown(2) for column in (TEXTS, PATHS, VECTORS)] == ["a", "a.png", "1, 2"]
+    assert Column("v", "vector", np.arange(12.0).reshape(2, 6) / 3).shown(1) == "2, 2.333, 2.667, 3, ..."
+    assert Column("image", "image", [b"12345"]).shown(0) == "an image of 5 bytes"

@@ -146,4 +146,4 @@ def test_a_hard_negative_in_training_is_no_leak() -> None:
 def test_vectors_leak_by_their_bits() -> None:
     vectors = np.arange(12, dtype=np.float32).reshape(6, 2)
     train, own = (Dataset((Column("v", "vector", part),), ["x"] * len(part)) for part in (vectors[:4], vectors[3:]))
-    assert str(find_leakage([train], own)).endswith("1 of 3, such as row 0")
+    assert str(find_leakage([train], own)).endswith('1 of 3, such as "6, 7"')

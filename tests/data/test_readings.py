@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetuner_core.data import items
+from finetuner_core.data import view
 from finetuner_core.data.dataset import Dataset
 from finetuner_core.data.forms import Reading, find_items, understand, understand_splits
 from finetuner_core.data.roles import ALIASES
@@ -287,7 +287,7 @@ def test_rows_are_counted_once_and_the_first_is_named() -> None:
 
 
 def test_what_is_read_lazily_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(items, "AT_ONCE", 2)
+    monkeypatch.setattr(view, "AT_ONCE", 2)
     texts, images = Lazy([f"t{row}" for row in range(5)]), Lazy([f"{row}.png" for row in range(5)])
     data = read({"text": texts, "image": images}).dataset
     assert data.columns[0].items is texts
