@@ -20,7 +20,7 @@ from finetuner_core.modeling.embedding_model import EmbeddingModel
 from finetuner_core.values import Side
 
 # What is done between two writes. The scores of a block of queries with a block of documents are 16 MiB.
-_ENCODED = 4096
+_ENCODED = 1024
 _SEARCHED = 2048
 _DOCUMENTS = 2048
 _RESCORED = 16
