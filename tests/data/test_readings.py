@@ -295,6 +295,13 @@ def test_what_is_read_lazily_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert data.columns[1].identities.tolist() == [0, 1, 2, 3, 4]
 
 
+def test_images_may_be_bytes() -> None:
+    data = read({"image": Lazy([b"one", b"two"]), "label": A}).dataset
+    assert (data.columns[0].modality, cells_of(data)) == ("image", [[b"one", b"two"]])
+    with pytest.raises(DataError, match=r"row 0: the anchor holds .*, which is no text"):
+        read({"anchor": [b"one", b"two"], "positive": A}, info=TEXT)
+
+
 def test_numbers_may_stand_for_texts() -> None:
     data = read({"text": [10, 20], "label": [1.5, 2.5]}, info=TEXT).dataset
     assert (cells_of(data), data.labels) == ([["10", "20"]], ["1.5", "2.5"])
@@ -382,6 +389,10 @@ def tables(draw: st.DrawFn) -> dict[str, Any]:
         ]
         cells = draw(st.lists(draw(st.sampled_from(one_kind)), min_size=rows, max_size=rows))
         columns[header] = draw(st.sampled_from([list, Lazy]))(cells)
+        if draw(st.integers(0, 5)) == 0:
+            dtype = draw(st.sampled_from(["f2", "f4", "f8", "i8", "u1", "?", "U3", "c8", "S2", "M8[D]", "O"]))
+            shape = (rows, *draw(st.lists(st.integers(0, 3), max_size=2)))
+            columns[header] = np.zeros(shape, dtype)
     return columns
 
 
