@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from finetuner_core.data.formats.arrow import columns_of
 from finetuner_core.data.formats.spool import spool
-from finetuner_core.data.formats.text import open_text
+from finetuner_core.data.formats.text import open_text, suffix_of
+from finetuner_core.data.formats.well_formed import read_well_formed
 from finetuner_core.data.tables import Table
 from finetuner_core.errors import DataError
 from finetuner_core.values import quote
@@ -46,6 +47,10 @@ def read_delimited(path: Path, encoding: str | None = None) -> Table:
     header = [name.strip() for name in first[1]]
     if len(set(header)) != len(header) or not all(header):
         raise DataError(f"{path}: the header has an empty or a repeated name: {', '.join(map(quote, header))}.")
+    if encoding is None and suffix_of(path) == path.suffix.lower():
+        quickly = read_well_formed(path, first[1], delimiter)
+        if quickly is not None and len(quickly):
+            return Table(path, columns_of(quickly.rename_columns(header)), _line_of(rows, skip=1))
     return _table(path, header, rows, skip=1)
 
 
@@ -67,14 +72,16 @@ def read_lines(path: Path, encoding: str | None = None) -> Table:
 
 
 def _table(path: Path, header: Sequence[str], rows: Callable[[], Rows], skip: int = 0) -> Table:
-    def line_of(row: int) -> int:
-        return next(islice(rows(), skip + row, None))[0]
-
     schema = pa.schema([(name, pa.string()) for name in header])
     table = spool(schema, _batches(schema, (fields for _, fields in islice(rows(), skip, None))))
     if not len(table):
         raise DataError(f"{path} has a header ({', '.join(header)}) and no rows.")
-    return Table(path, columns_of(table), line_of)
+    return Table(path, columns_of(table), _line_of(rows, skip))
+
+
+def _line_of(rows: Callable[[], Rows], skip: int) -> Callable[[int], int]:
+    """Finds the line of a row by reading up to it: who asks for one has something to mend there."""
+    return lambda row: next(islice(rows(), skip + row, None))[0]
 
 
 def _batches(schema: pa.Schema, rows: Iterable[list[str]]) -> Iterator[pa.RecordBatch]:

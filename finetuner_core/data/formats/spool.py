@@ -31,6 +31,7 @@ def spool(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> pa.Table:
         with pa.OSFile(name, "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
             for batch in batches:
                 _write(writer, batch, name)
+        pa.default_memory_pool().release_unused()
         table = pa.ipc.open_file(pa.memory_map(name)).read_all()
     except BaseException:
         Path(name).unlink()

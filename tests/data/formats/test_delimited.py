@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from finetuner_core.data.formats import delimited
+from finetuner_core.data.formats import delimited, well_formed
 from finetuner_core.data.tables import Table, read_table
 from finetuner_core.errors import DataError, OptionError
 
@@ -136,3 +136,47 @@ def test_whatever_a_file_holds_it_is_read_or_refused_in_words(name: str, content
     else:
         assert len(table) == len(cells(table)) > 0
         assert table.where(len(table) - 1).startswith(f"{file}, line ")
+
+
+def slowly(file: Path, monkeypatch: pytest.MonkeyPatch) -> Table:
+    """Row by row, with Python's own reader."""
+    with monkeypatch.context() as patch:
+        patch.setattr(delimited, "read_well_formed", lambda *arguments: None)
+        return read_table(file)
+
+
+@no_pressure
+@given(
+    content=st.one_of(
+        st.text(st.sampled_from('a,"\n;é '), max_size=30),
+        st.lists(
+            st.sampled_from(["a", ",", '"', '""', '"x"', '"x,\n"', "\n", "\r\n", "\r", " ", "é"]), max_size=20
+        ).map("".join),
+    )
+)
+def test_quickly_or_row_by_row_a_file_is_the_same(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_bytes(f"a,b\n{content}".encode())
+
+    def read(table: Callable[[], Table]) -> object:
+        try:
+            return cells(table())
+        except DataError as error:
+            return str(error)
+
+    with pytest.MonkeyPatch.context() as patch:
+        assert read(lambda: read_table(file)) == read(lambda: slowly(file, patch))
+
+
+def test_what_is_well_formed_is_read_quickly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(well_formed, "_BLOCK", 40)
+    rows = [["x" * (number % 7), f'say "{number}"\n, é'] for number in range(200)]
+    header = ["a", "b"]
+    file = tmp_path / "a.csv"
+    file.write_bytes(b"\xef\xbb\xbf" + as_csv([header, *rows]).encode())
+    table = well_formed.read_well_formed(file, header, ",")
+    assert table is not None
+    assert [list(row.values()) for row in table.to_pylist()] == rows
+    for broken in ('a,b\nx,y"z"\n', 'a,b\n"x"y,z\n', 'a,b\n"x,y\n', "a,b\nx\ry,z\n", "a,b\nx,y\0\n"):
+        file.write_text(broken, newline="")
+        assert well_formed.read_well_formed(file, header, ",") is None
