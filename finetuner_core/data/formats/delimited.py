@@ -75,7 +75,7 @@ def _table(path: Path, header: Sequence[str], rows: Callable[[], Rows], skip: in
     schema = pa.schema([(name, pa.string()) for name in header])
     table = spool(schema, _batches(schema, (fields for _, fields in islice(rows(), skip, None))))
     if not len(table):
-        raise DataError(f"{path} has a header ({', '.join(header)}) and no rows.")
+        raise DataError(f"{path} has a header ({_listed(header)}) and no rows.")
     return Table(path, columns_of(table), _line_of(rows, skip))
 
 
@@ -118,11 +118,15 @@ def _records(path: Path, encoding: str | None, delimiter: str) -> Rows:
                 return
             if row and (width or any(cell.strip() for cell in row)):
                 width = width or len(row)
-                header = header or ", ".join(name.strip() for name in row)
+                header = header or _listed(name.strip() for name in row)
                 if len(row) != width:
                     raise DataError(f"{path}, line {line}: {len(row)} fields where the header has {width} ({header}).")
                 yield line, row
             line = reader.line_num + 1
+
+
+def _listed(names: Iterable[str]) -> str:
+    return quote(", ".join(names))[1:-1]
 
 
 def _find_delimiter(path: Path, encoding: str | None) -> str:
