@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--split-column", metavar="HEADER", help="A column that holds train, or test/val/dev/eval.")
 @click.option("--val-split", type=float, default=0.2, metavar="SHARE", help="The share of DATA that is held out. [0.2]")
 @parameters.skip_bad_items
-@click.option("--encoding", metavar="NAME", help="Of files of text that are not UTF-8, such as cp1252.")
+@parameters.encoding
 @click.option("--batch-size", type=int, default=64, metavar="N", help="Items, or pairs, in a step. [64]")
 @click.option("--seed", type=int, default=0, metavar="N", help="What is held out follows from it. [0]")
 @click.option("--json", "in_json", is_flag=True, help="As JSON.")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.option("--split-column", metavar="HEADER", help="A column that holds train, or test/val/dev/eval.")
 @click.option("--val-split", type=float, metavar="SHARE", help="The share of TRAIN that is held out. [0.2]")
 @parameters.skip_bad_items
+@parameters.encoding
 @click.option("--from-scratch", is_flag=True, help="Start from random weights instead of pretrained ones.")
 @click.option("--pooling", metavar="NAME", help="One of the backbone's poolings; its first where not given.")
 @click.option(
@@ -45,9 +46,7 @@ if TYPE_CHECKING:
     metavar="NAME=VALUE",
     help="An option of the backbone; finetuner show MODEL lists them.",
 )
-@click.option(
-    "--loss", "losses", multiple=True, metavar="NAME", help="One of finetuner list --losses. [by the form of the data]"
-)
+@click.option("--loss", multiple=True, metavar="NAME", help="One of finetuner list --losses. [by the form of the data]")
 @click.option(
     "--loss-option",
     "loss_options",
@@ -101,7 +100,7 @@ if TYPE_CHECKING:
 def fit(
     model: str,
     train: tuple[str, ...],
-    losses: tuple[str, ...],
+    loss: tuple[str, ...],
     loss_options: dict[str, str],
     weights: tuple[float, ...],
     from_scratch: bool,
@@ -122,15 +121,15 @@ def fit(
     # What was not given is left to the function's own defaults.
     given = {name: value for name, value in settings.items() if value is not None}
     frozen = int(freeze) if freeze is not None and freeze.isdecimal() else freeze
-    if len(losses) > 1:
-        loss_options, options_of = {}, _options_of(losses, loss_options)
+    if len(loss) > 1:
+        loss_options, options_of = {}, _options_of(loss, loss_options)
     else:
         options_of = {}
-        if losses:
-            given["loss"] = losses[0]
+        if loss:
+            given["loss"] = loss[0]
     data: object = train[0] if len(train) == 1 else train
-    if len(losses) > 1 or weights:
-        data = _training_sets(train, losses if len(losses) > 1 else (), options_of, weights)
+    if len(loss) > 1 or weights:
+        data = _training_sets(train, loss if len(loss) > 1 else (), options_of, weights)
     finetuner_core.fit(model, data, pretrained=not from_scratch, freeze=frozen, loss_options=loss_options, **given)  # type: ignore[arg-type]
 
 

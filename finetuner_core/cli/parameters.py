@@ -57,8 +57,11 @@ columns = click.option(
     help="Maps other headers, such as anchor=question,positive=answer.",
 )
 skip_bad_items = click.option(
-    "--skip-bad-items", is_flag=True, help="Leave out images that cannot be read, and count them."
+    "--skip-bad-items",
+    is_flag=True,
+    help="Leave out rows that cannot be used (a broken image, an empty cell).",
 )
 metrics = click.option(
     "--metrics", callback=_parse_names, metavar="NAME,...", help="What to measure, such as recall@20,ndcg@10."
 )
+encoding = click.option("--encoding", metavar="NAME", help="Of files of text that are not UTF-8, such as cp1252.")

@@ -37,6 +37,7 @@ def as_model_name(model: str) -> str:
 )
 @click.option("--per-query", metavar="FILE", help="Write a row for each query: FILE.csv or FILE.jsonl.")
 @parameters.skip_bad_items
+@parameters.encoding
 @batch_size
 @device
 @click.option("--json", "in_json", is_flag=True, help="As JSON.")
@@ -70,6 +71,7 @@ def evaluate(model: str, data: str, in_json: bool, per_query: str | None, **sett
 @click.option("--column", metavar="HEADER", help="Which column to encode; else the one that fits the model.")
 @click.option("--modality", metavar="text|image|vector", help="For a model that takes more than one.")
 @click.option("--width", type=int, metavar="N", help="Keep the first N numbers of each vector (see --matryoshka).")
+@parameters.encoding
 @batch_size
 @device
 @parameters.verbose
@@ -80,6 +82,7 @@ def encode(
     column: str | None,
     modality: str | None,
     width: int | None,
+    encoding: str | None,
     batch_size: int | None,
     device: str | None,
 ) -> None:
@@ -104,7 +107,7 @@ def encode(
     from finetuner_core.modeling.device import choose_device
 
     name = as_model_name(model)
-    items = find_items(read_table(data), find_row(name), column, modality)
+    items = find_items(read_table(data, encoding), find_row(name), column, modality)
     built = build_model(name).to(choose_device(device or "auto"))
     vectors = built.encode(items.items, modality=items.modality, batch_size=batch_size, width=width)
     scratch = file.with_name(f".{file.name}")

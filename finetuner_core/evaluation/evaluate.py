@@ -30,7 +30,7 @@ from finetuner_core.values import BackboneInfo, Side
 
 def evaluate(
     model: EmbeddingModel | str | Path,
-    data: Dataset | SearchSet | str | Path,
+    data: object,
     *,
     columns: Mapping[str, str] | None = None,
     split_column: str | None = None,
@@ -38,6 +38,7 @@ def evaluate(
     widths: Sequence[int] = (),
     batch_size: int | None = None,
     skip_bad_items: bool = False,
+    encoding: str | None = None,
     device: str = "auto",
 ) -> Evaluation:
     """Measures how well a model finds what belongs together.
@@ -49,7 +50,8 @@ def evaluate(
 
     Args:
         model: a model, the folder of a saved one, or a name.
-        data: data, or a file or folder of it; a folder in the layout of BEIR, or the file of judgements in one.
+        data: a data set or a search set; a file or folder; a folder in the layout of BEIR, or the file of judgements in
+            one; or what is in memory (a frame of pandas, a list of rows).
         columns: for each name that Finetuner knows, the header in the file.
         split_column: a column of the file; only rows where it holds `test`, `val`, `dev` or `eval` are searched.
         metrics: what is measured, such as `recall@20`, `ndcg@10`, `map`; for scored data `spearman` and `pearson`.
@@ -58,6 +60,7 @@ def evaluate(
         batch_size: how many items are encoded at a time.
         skip_bad_items: whether images that cannot be read, and rows that cannot be used, are left out instead of ending
             the run; a line on stderr says how many were.
+        encoding: of a file of text that is neither UTF-8 nor says so itself, such as `"cp1252"`.
         device: where a model that is not built yet computes: `cuda`, `mps`, `cpu`, or `auto` for the best there is.
 
     Returns:
@@ -71,7 +74,7 @@ def evaluate(
     info = model.info if isinstance(model, EmbeddingModel) else find_row(model_name(model))
     skipped = unreadable = 0
     if not isinstance(data, Dataset | SearchSet):
-        data, skipped = _read(data, info, split_column, columns, skip_bad_items)
+        data, skipped = _read(data, info, split_column, columns, skip_bad_items, encoding)
     if isinstance(data, Dataset):
         data, unreadable = usable(data, skip_bad_items=skip_bad_items)
     for count, what in ((skipped, "rows that cannot be used"), (unreadable, "images that cannot be read")):
@@ -129,22 +132,23 @@ def check_evaluable(data: Dataset | SearchSet) -> None:
 
 
 def _read(
-    path: str | Path,
+    data: object,
     info: BackboneInfo,
     split_column: str | None,
     columns: Mapping[str, str] | None,
     skip_bad_items: bool,
+    encoding: str | None,
 ) -> tuple[Dataset | SearchSet, int]:
     """The data, and how many of its rows were left out."""
-    if is_beir(path):
+    if isinstance(data, str | Path) and is_beir(data):
         if "text" not in info.modalities:
             raise DataError(
-                f"{info.name} takes {' and '.join(f'{each}s' for each in info.modalities)}; {path} has texts."
+                f"{info.name} takes {' and '.join(f'{each}s' for each in info.modalities)}; {data} has texts."
             )
         if columns or split_column:
-            raise OptionError(f"{path} has the layout of BEIR: columns and split_column do not apply to it.")
-        return read_beir(path), 0
-    table = read_table(path)
+            raise OptionError(f"{data} has the layout of BEIR: columns and split_column do not apply to it.")
+        return read_beir(data), 0
+    table = read_table(data, encoding)
     if split_column is None:
         reading = understand(table, info, columns, skip_bad_items=skip_bad_items)
     else:

@@ -120,8 +120,8 @@ def _jsonl(file: Path) -> Iterator[Write]:
 
 @contextlib.contextmanager
 def _parquet(file: Path) -> Iterator[Write]:
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     writer: Any = None
 

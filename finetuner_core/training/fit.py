@@ -47,6 +47,7 @@ def fit(
     split_column: str | None = None,
     val_split: float = 0.2,
     skip_bad_items: bool = False,
+    encoding: str | None = None,
     pretrained: bool = True,
     pooling: str | None = None,
     pooling_options: Mapping[str, object] | None = None,
@@ -66,7 +67,7 @@ def fit(
     lora: int | None = None,
     lora_options: Mapping[str, object] | None = None,
     adapter: bool = False,
-    matryoshka: Sequence[int] = (),
+    matryoshka: Sequence[int] | None = None,
     memory: int | None = None,
     eval_every: int | None = None,
     patience: int | None = None,
@@ -94,7 +95,9 @@ def fit(
         split_column: a column of the training file that tells training rows (`train`) from those for evaluation
             (`test`, `val`, `dev` or `eval`).
         val_split: the share that is held out, where neither evaluation data nor a split column is given.
-        skip_bad_items: whether images that cannot be read are left out instead of ending the run.
+        skip_bad_items: whether rows that cannot be used are left out instead of ending the run: with an image that
+            cannot be read, an empty cell, a score that is no number.
+        encoding: of files of text that are neither UTF-8 nor say so themselves, such as `"cp1252"`.
         pretrained: whether to start from the backbone's weights; else they are random.
         pooling: one of the backbone's poolings; its first where not given.
         pooling_options: the pooling's own options.
@@ -156,7 +159,7 @@ def fit(
         lora=lora,
         eval_every=eval_every,
         patience=patience,
-        matryoshka=tuple(matryoshka),
+        matryoshka=tuple(matryoshka or ()),
         memory=memory,
         augment=augment,
         precision=precision,
@@ -202,6 +205,7 @@ def fit(
         val_split=val_split,
         skip_bad_items=skip_bad_items,
         seed=settings.seed,
+        encoding=encoding,
     )
     for held_out in data.evals.values():
         check_evaluable(held_out)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 import torch
 
 from finetuner_core.data.batches import ClassBatches, PairBatches
+from finetuner_core.data.report import describe
 from finetuner_core.data.sources import Sources
 from finetuner_core.modeling.embedding_model import EmbeddingModel
 from finetuner_core.training.best import Check
@@ -38,22 +39,19 @@ class Progress:
 
     def data(self, data: Sources, batches: Sequence[ClassBatches | PairBatches]) -> None:
         """What was recognised in the data."""
-        for part, own in zip(data.parts, batches, strict=True):
-            self.line("Data", f"{part.train.summary()}, from {part.train.source}")
-            if part.eval is not None:
-                how = f" ({part.how})" if part.how else ""
-                self.line("Held out", f"{part.eval.summary()}{how}, from {part.eval.source}")
+        if self.quiet:
+            return
+        for word, text in describe(data):
+            self.line(word, text)
+        for own in batches:
             if isinstance(own, ClassBatches):
                 if own.left_out:
                     self.line("Left out", f"{own.left_out:,} labels that stand on one item only, from training")
-                if own.duplicates:
-                    self.line("Left out", f"{own.duplicates:,} items that stand in their class already, from training")
             elif own.unavoidable:
-                self.line("Masked", f"{own.unavoidable:,} rows share a batch with another of the same item")
-        if data.given is not None:
-            self.line("Held out", f"{data.given.summary()}, from {data.given.source}")
-        if data.skipped:
-            self.line("Skipped", f"{data.skipped:,} rows that cannot be used")
+                self.line(
+                    "Masked",
+                    f"{own.unavoidable:,} rows share a batch with the same item, which does not count as a negative",
+                )
 
     def model(self, model: EmbeddingModel) -> None:
         """What is trained."""

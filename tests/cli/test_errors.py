@@ -24,7 +24,7 @@ MISTAKES = {
     "no value": (["list", "--task"], "Option '--task' requires an argument."),
     "too many arguments": (["list", "more"], "Got unexpected extra argument (more)"),
     "no argument": (["show"], "Missing argument 'MODEL'."),
-    "no second argument": (["fit", "letters"], "Missing argument 'TRAIN'."),
+    "no second argument": (["fit", "letters"], "Missing argument 'TRAIN...'."),
     "no folder to save in": (["fit", "letters", "train.csv"], "Missing option '--out'."),
     "no number": ([*FIT, "--epochs", "many"], "Invalid value for '--epochs': 'many' is not a valid integer"),
     "no mapping": ([*FIT, "--columns", "anchor"], "Invalid value for '--columns': \"anchor\" is not of the form name="),

@@ -171,7 +171,7 @@ def test_every_setting_of_fit_can_be_typed() -> None:
     from finetuner_core.training.fit import fit
 
     typed = {parameter.name for parameter in command.params} - {"verbose", "weights"}
-    renamed = {"train": "train_data", "from_scratch": "pretrained", "losses": "loss"}
+    renamed = {"train": "train_data", "from_scratch": "pretrained"}
     assert {renamed.get(str(name), name) for name in typed} == set(inspect.signature(fit).parameters)
 
 

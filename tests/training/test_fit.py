@@ -391,7 +391,7 @@ class TestImages:
         folder = image_folder(tmp_path)
         self.spoil(folder)
         fit("pixels", folder, skip_bad_items=True, **FAST | {"epochs": 1, "quiet": False})
-        assert "Skipped   1 rows that cannot be used" in capsys.readouterr().err
+        assert "Skipped   1 row that cannot be used" in capsys.readouterr().err
 
     @pytest.mark.parametrize("how", ["none", "crop", "crop+mirror", "auto"])
     def test_augmenting(self, how: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
