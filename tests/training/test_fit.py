@@ -719,7 +719,7 @@ class TestInTheMiddle:
         assert [*result.after] == ["recall@1", "mrr"]
 
     def test_a_metric_that_is_not_measured(self, tmp_path: Path) -> None:
-        with pytest.raises(OptionError, match='best_metric is "mapp", which is not measured on .* Did you mean "map"'):
+        with pytest.raises(OptionError, match=r'best_metric is "mapp", which is not measured on .* Did you mean "map"'):
             fit("letters", labelled_texts(tmp_path), eval_every=3, best_metric="mapp", **FAST)
 
 
