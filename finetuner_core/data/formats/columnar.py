@@ -127,7 +127,7 @@ def read_dataset(dataset: Any, source: str, of_split: str = 'data["{}"]') -> Tab
     if isinstance(dataset, dict):
         dataset = dataset[_only(list(dataset), source, of_split)]
     if not hasattr(dataset, "data"):
-        raise DataError(f"{source} is a {type(dataset).__name__}, which is not read: load it without streaming.")
+        raise DataError(f"{source} is of type {type(dataset).__name__}, a stream. Load it without streaming.")
     table = table_of(dataset.data.table, Path(source))
     # Rows that were selected, shuffled or filtered are numbers beside the rows that there were.
     chosen = getattr(dataset, "_indices", None)
