@@ -89,12 +89,14 @@ def read_table(data: object, encoding: str | None = None) -> Table:
 
 
 def _read(name: str, encoding: str | None) -> Table:
-    from finetuner_core.data.formats import delimited
+    from finetuner_core.data.formats import columnar, delimited, jsonl
     from finetuner_core.data.formats.text import suffix_of
 
+    if name.startswith("datasets:"):
+        return columnar.read_named(name)
     path = Path(os.path.expanduser(name))  # noqa: PTH111 - Path's raises where there is no such user
     if path.is_dir():
-        return _read_image_folder(path)
+        return columnar.read_saved_dataset(path) if columnar.is_saved_dataset(path) else _read_image_folder(path)
     if not path.is_file():
         raise DataError(f"There is no file or folder {quote(name)}.")
     match suffix_of(path):
@@ -102,9 +104,18 @@ def _read(name: str, encoding: str | None) -> Table:
             return delimited.read_delimited(path, encoding)
         case ".txt":
             return delimited.read_lines(path, encoding)
+        case ".jsonl" | ".ndjson":
+            return jsonl.read(path, encoding)
+        case ".parquet":
+            return columnar.read_parquet(path)
+        case ".arrow" | ".feather":
+            return columnar.read_arrow(path)
         case ".npz":
             return _read_arrays(path)
-    raise DataError(f"{path} ends in {quote(path.suffix)}.\nReadable are .csv, .tsv, .npz, .txt and folders of images.")
+    raise DataError(
+        f"{path} ends in {quote(path.suffix)}.\nReadable are .csv, .tsv, .txt, .jsonl, .parquet, .arrow, .npz, .tar and "
+        "folders of images."
+    )
 
 
 def _read_image_folder(path: Path) -> Table:
