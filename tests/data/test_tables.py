@@ -217,8 +217,14 @@ class TestImageFolder:
     ("name", "message"),
     [
         ("absent.csv", 'There is no file or folder "{path}".'),
-        ("a.xlsx", '{path} ends in ".xlsx".\nReadable are .csv, .tsv, .npz, .txt and folders of images.'),
-        ("README", '{path} ends in "".\nReadable are .csv, .tsv, .npz, .txt and folders of images.'),
+        (
+            "a.xlsx",
+            '{path} ends in ".xlsx".\nReadable are .csv, .tsv, .txt, .jsonl, .parquet, .arrow, .npz, .tar and folders of images.',
+        ),
+        (
+            "README",
+            '{path} ends in "".\nReadable are .csv, .tsv, .txt, .jsonl, .parquet, .arrow, .npz, .tar and folders of images.',
+        ),
     ],
 )
 def test_what_cannot_be_read(tmp_path: Path, name: str, message: str) -> None:
