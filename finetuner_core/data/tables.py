@@ -113,8 +113,8 @@ def _read(name: str, encoding: str | None) -> Table:
         case ".npz":
             return _read_arrays(path)
     raise DataError(
-        f"{path} ends in {quote(path.suffix)}.\nReadable are .csv, .tsv, .txt, .jsonl, .parquet, .arrow, .npz, .tar and "
-        "folders of images."
+        f"{path} ends in {quote(path.suffix)}.\n"
+        "Readable are .csv, .tsv, .txt, .jsonl, .parquet, .arrow, .npz, .tar and folders of images."
     )
 
 
