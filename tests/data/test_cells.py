@@ -54,7 +54,7 @@ def test_some_of_some(rows: list[int], data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("name", ["texts", "numbers", "bytes"])
 def test_equal_cells_have_one_number(name: str) -> None:
-    assert chunked(VALUES[name], 2).identities().tolist() == number(VALUES[name]).tolist()  # type: ignore[arg-type]
+    assert chunked(VALUES[name], 2).identities().tolist() == number(VALUES[name]).tolist()
 
 
 def test_images_as_data_sets_keep_them() -> None:

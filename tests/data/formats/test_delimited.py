@@ -21,7 +21,7 @@ from finetuner_core.errors import DataError, OptionError
 ROWS = [["ä, b", "x;y"], ['say "hi"', "two\nlines"], ["", "猫\ttab"], ["|", " spaces "]]
 
 # What a text file can hold: any letter but the zero byte and halves of letters.
-letters = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=12)
+letters = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
 no_pressure = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
 
