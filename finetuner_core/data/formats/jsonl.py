@@ -27,6 +27,9 @@ _KEYS = 1000
 # A cell may hold several vectors, each a list of numbers.
 _DEPTH = 2
 
+# What may stand around a value.
+_SPACE = " \t\r\n"
+
 # The lines of a block by number, and what stands on each.
 Block = tuple[list[int], list[dict[str, Any]]]
 
@@ -184,8 +187,9 @@ def _lines(path: Path, encoding: str | None) -> Iterator[tuple[int, str]]:
     """The lines on which something stands, by number."""
     with open_text(path, encoding) as lines:
         for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield number, line
+            text = line.strip(_SPACE)
+            if text:
+                yield number, text
 
 
 def _blocks(path: Path, encoding: str | None) -> Iterator[Block]:
@@ -206,15 +210,17 @@ def _blocks(path: Path, encoding: str | None) -> Iterator[Block]:
 
 def _parse(decoder: json.JSONDecoder, path: Path, number: int, line: str) -> dict[str, Any]:
     try:
-        row = decoder.decode(line)
+        row, end = decoder.raw_decode(line)
+        if end != len(line):
+            raise json.JSONDecodeError("Extra data", line, end)
     except json.JSONDecodeError as error:
-        reason = f"is no JSON at letter {error.pos + 1}: {error.msg} ({quote(line.rstrip())})"
+        reason = f"is no JSON at letter {error.pos + 1}: {error.msg} ({quote(line)})"
     except (ValueError, RecursionError) as error:  # a constant, or more digits or brackets than Python reads
         reason = f"is no JSON: {error}"
     else:
         if isinstance(row, dict):
             return row
-        reason = f"is {quote(line.strip())}, which is no object"
+        reason = f"is {quote(line)}, which is no object"
     raise DataError(f'{path}, line {number} {reason}.\nEach line holds one object, such as {{"text": "..."}}')
 
 
