@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.types as kinds
 
 from finetuner_core.data.formats.arrow import columns_of
+from finetuner_core.data.formats.plain_json import read_plain
 from finetuner_core.data.formats.spool import spool
-from finetuner_core.data.formats.text import open_text
+from finetuner_core.data.formats.text import PACKED, open_text
 from finetuner_core.data.tables import Table
 from finetuner_core.errors import DataError
 from finetuner_core.values import quote
@@ -56,6 +57,10 @@ def read(path: Path, encoding: str | None = None) -> Table:
 
     # Most often the first lines tell what all of them hold. Where they don't, the file is read once more.
     types = _learn(path, islice(blocks(), 1))
+    if encoding is None and path.suffix.lower() not in PACKED:
+        plain = read_plain(path, pa.schema(list(types.items())))
+        if plain is not None:
+            return Table(path, columns_of(plain), line_of)
     try:
         table = _spool(path, types, blocks())
     except _OtherTypesError:
