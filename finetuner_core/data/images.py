@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from finetuner_core.data.slices import TarSlice
 from finetuner_core.errors import DataError
 from finetuner_core.values import quote
 
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B"})
+
+# A `Path` keeps one of the two slashes.
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://|(https?|s3|gs|ftp|file):/|data:(image/|;)", re.IGNORECASE)
 
 
 def read_image(item: object) -> Image:
@@ -25,13 +31,18 @@ def read_image(item: object) -> Image:
     orientation that a camera noted is applied.
 
     Args:
-        item: the path of an image file, or a `PIL.Image.Image`.
+        item: the path of an image file, a `PIL.Image.Image`, the `bytes` of a file, or a `TarSlice`.
 
     Raises:
-        DataError: if it is neither, or cannot be read; the message names the path.
+        DataError: if it is none of these, or cannot be read; the message names the path.
     """
     with _without_warnings():
         return _read(item)
+
+
+def is_url(path: str | Path) -> bool:
+    """Whether what is given as a path is an address on the network, or holds the data itself."""
+    return _URL.match(str(path)) is not None
 
 
 def find_unreadable(items: Sequence[object]) -> dict[int, str]:
@@ -66,13 +77,15 @@ def _read(item: object, *, coarse: bool = False) -> Image:
     """`read_image`, or the same image in fewer pixels where its format has a faster way to those."""
     from PIL import Image, ImageOps
 
-    if not isinstance(item, str | Path | Image.Image):
-        raise DataError(f"An image is given as a path or a PIL image, not as {type(item).__name__}.")
+    if not isinstance(item, str | Path | Image.Image | bytes | TarSlice):
+        raise DataError(f"An image is given as a path, a PIL image or bytes, not as {type(item).__name__}.")
+    if isinstance(item, str | Path) and is_url(item):
+        raise DataError(f"The image {quote(item)} is a URL. Images are read from files: download them first.")
     try:
         if isinstance(item, Image.Image):
             image = item
         else:
-            with Image.open(item) as image:
+            with Image.open(_file(item)) as image:
                 if coarse:
                     image.draft("RGB", (1, 1))
                 image.load()
@@ -86,8 +99,13 @@ def _read(item: object, *, coarse: bool = False) -> Image:
             image = Image.alpha_composite(white, image)
         return image.convert("RGB")
     except (OSError, ValueError, SyntaxError, AssertionError, Image.DecompressionBombError) as error:
-        name = (getattr(item, "filename", "") or item) if isinstance(item, Image.Image) else item
-        raise DataError(f"The image {quote(name)} cannot be read: {_reason(error)}") from None
+        raise DataError(f"{_named(item)} cannot be read: {_reason(error)}") from None
+
+
+def _file(item: str | Path | bytes | TarSlice) -> str | Path | BytesIO:
+    """What Pillow opens."""
+    content = item.read() if isinstance(item, TarSlice) else item
+    return BytesIO(content) if isinstance(content, bytes) else content
 
 
 def _mode(item: object) -> str:
@@ -95,8 +113,14 @@ def _mode(item: object) -> str:
 
     if isinstance(item, Image.Image):
         return item.mode
-    with Image.open(str(item)) as image:
+    with Image.open(_file(item if isinstance(item, bytes | TarSlice) else str(item))) as image:
         return image.mode
+
+
+def _named(item: object) -> str:
+    if isinstance(item, bytes):
+        return f"An image of {len(item):,} bytes (" + item[:8].hex(" ") + "...)"
+    return f"The image {quote(getattr(item, 'filename', '') or item)}"
 
 
 def _why_unreadable(item: object) -> str:

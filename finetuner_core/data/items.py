@@ -9,6 +9,7 @@ from typing import cast
 import numpy as np
 
 from finetuner_core.data.dataset import Cells, Column
+from finetuner_core.data.images import is_url
 from finetuner_core.data.tables import IMAGE_SUFFIXES
 from finetuner_core.data.view import AT_ONCE, LISTS, Faults, Read, View, chunks, first_cell, is_missing, list_width
 from finetuner_core.errors import DataError
@@ -142,7 +143,7 @@ def _read_images(cells: Read, base: Path, name: str, faults: Faults) -> Sequence
         for row, cell in enumerate(part, start):
             if is_missing(cell):
                 faults.add(row, f"{name} is empty.")
-            elif isinstance(cell, str) and "://" in cell[:16]:
+            elif isinstance(cell, str) and is_url(cell):
                 faults.add(row, f"{name} is the URL {quote(cell)}. Images are read from files: download them first.")
             elif isinstance(cell, (*_NUMBERS, *LISTS)):
                 faults.add(row, f"{name} holds {quote(cell)}, which is no path of an image.")

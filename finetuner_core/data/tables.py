@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,17 +24,21 @@ class Table:
         source: the file or folder that was read.
         columns: the cells of each column: texts, or what else the format has; arrays (N, D) for vectors.
         line_of: for files of text, the line on which a row begins.
+        place_of: for data in several files, the file of a row and what it is called there.
     """
 
     source: Path
     columns: Mapping[str, Sequence[object] | Cells | np.ndarray]
     line_of: Callable[[int], int] | None = None
+    place_of: Callable[[int], str] | None = None
 
     def __len__(self) -> int:
         return min((len(column) for column in self.columns.values()), default=0)
 
     def where(self, row: int) -> str:
         """Where a row stands, for a message."""
+        if self.place_of is not None:
+            return self.place_of(row)
         return f"{self.source}, line {self.line_of(row)}" if self.line_of else f"{self.source}, row {row}"
 
     def rename(self, columns: Mapping[str, str]) -> Table:
@@ -89,7 +92,7 @@ def read_table(data: object, encoding: str | None = None) -> Table:
 
 
 def _read(name: str, encoding: str | None) -> Table:
-    from finetuner_core.data.formats import columnar, delimited, jsonl
+    from finetuner_core.data.formats import arrays, columnar, delimited, jsonl, tar
     from finetuner_core.data.formats.text import suffix_of
 
     if name.startswith("datasets:"):
@@ -98,6 +101,8 @@ def _read(name: str, encoding: str | None) -> Table:
     if path.is_dir():
         return columnar.read_saved_dataset(path) if columnar.is_saved_dataset(path) else _read_image_folder(path)
     if not path.is_file():
+        if tar.is_pattern(name):
+            return tar.read(name)
         raise DataError(f"There is no file or folder {quote(name)}.")
     match suffix_of(path):
         case ".csv" | ".tsv":
@@ -110,8 +115,10 @@ def _read(name: str, encoding: str | None) -> Table:
             return columnar.read_parquet(path)
         case ".arrow" | ".feather":
             return columnar.read_arrow(path)
-        case ".npz":
-            return _read_arrays(path)
+        case ".npz" | ".npy":
+            return arrays.read(path)
+        case ".tar" | ".tgz":
+            return tar.read(path)
     raise DataError(
         f"{path} ends in {quote(path.suffix)}.\n"
         "Readable are .csv, .tsv, .txt, .jsonl, .parquet, .arrow, .npz, .tar and folders of images."
@@ -129,25 +136,3 @@ def _read_image_folder(path: Path) -> Table:
         )
     images = [str(file.relative_to(path)) for file in found]
     return Table(path, {"image": images, "label": [file.parent.name for file in found]})
-
-
-def _read_arrays(path: Path) -> Table:
-    import numpy as np
-
-    if not zipfile.is_zipfile(path):
-        raise DataError(f"{path} is no .npz archive, or not a whole one.\nnumpy.savez(path, vectors=...) writes one.")
-    try:
-        # Without pickles nothing in the archive can run. Given a path, numpy leaves the file open where it fails.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except Exception as error:  # numpy, zipfile and zlib each raise their own kinds for a file that is damaged
-        raise DataError(
-            f"{path} cannot be read as .npz: {error}\n"
-            "It must hold arrays of numbers or texts; labels.astype(str) makes texts of objects."
-        ) from None
-    lengths = {name: len(array) for name, array in arrays.items() if isinstance(array, np.ndarray) and array.ndim}
-    if len(set(lengths.values())) != 1:
-        raise DataError(f"{path}: its arrays must have one length, not {lengths or 'none'}.")
-    if not any(lengths.values()):
-        raise DataError(f"{path} has arrays ({', '.join(lengths)}) and no rows.")
-    return Table(path, {name: arrays[name] for name in lengths})

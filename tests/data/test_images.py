@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import pickle
 import struct
+import tarfile
 import warnings
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from finetuner_core.data import images
 from finetuner_core.data.images import are_grey, find_unreadable, read_image
+from finetuner_core.data.slices import TarSlice
 from finetuner_core.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -168,10 +173,105 @@ def test_what_cannot_be_read_is_named(bad: dict[str, Path], name: str) -> None:
     assert len(message.splitlines()) == 1
 
 
-@pytest.mark.parametrize("item", [GREY, None, 3, b"a.png"], ids=lambda item: type(item).__name__)
+@pytest.mark.parametrize("item", [GREY, None, 3, bytearray(b"a.png")], ids=lambda item: type(item).__name__)
 def test_what_is_no_image(item: object) -> None:
-    with pytest.raises(DataError, match=f"a path or a PIL image, not as {type(item).__name__}"):
+    with pytest.raises(DataError, match=f"a path, a PIL image or bytes, not as {type(item).__name__}"):
         read_image(item)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://a.org/b.png",
+        "https://a.org/b.png",
+        "HTTPS://a.org/b.png",
+        "s3://bucket/b.png",
+        "gs://bucket/b.png",
+        "hf://datasets/a/b.png",
+        "file:///tmp/b.png",
+        "data:image/png;base64,iVBORw0KGgo=",
+        "data:;base64,iVBORw0KGgo=",
+        Path("https://a.org/b.png"),
+    ],
+)
+def test_an_address_is_not_fetched(url: str | Path) -> None:
+    with pytest.raises(DataError) as caught:
+        read_image(url)
+    assert str(caught.value) == f'The image "{url}" is a URL. Images are read from files: download them first.'
+    assert find_unreadable([url]) == {0: str(caught.value)}
+
+
+@pytest.mark.parametrize("name", ["http.png", "data:1.png", "a:b.png", "data/http:b.png", "C:/b.png", "my.run:/b.png"])
+def test_a_path_with_a_colon_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    save(Path(name), COLOURS)
+    assert np.array_equal(pixels_of(name), COLOURS)
+    assert np.array_equal(pixels_of(Path(name)), COLOURS)
+
+
+def as_slice(path: Path, folder: Path) -> TarSlice:
+    """The same file within a tar."""
+    with tarfile.open(folder / f"{path.stem}.tar", "w") as tar:
+        tar.add(path, "0001.png")
+    with tarfile.open(folder / f"{path.stem}.tar") as tar:
+        member = tar.getmember("0001.png")
+        return TarSlice(Path(str(tar.name)), member.name, member.offset_data, member.size)
+
+
+class TestWithinFiles:
+    @pytest.mark.parametrize("pixels", [COLOURS, GREY, DEEP], ids=["colours", "grey", "deep"])
+    def test_is_read_as_the_file_is(self, tmp_path: Path, pixels: np.ndarray) -> None:
+        path = save(tmp_path / "a.png", pixels)
+        items: list[object] = [path.read_bytes(), as_slice(path, tmp_path)]
+        for item in items:
+            assert np.array_equal(pixels_of(item), pixels_of(path))
+            assert are_grey([item]) == are_grey([path])
+        assert find_unreadable(items) == {}
+
+    @pytest.mark.parametrize("name", ["truncated.jpg", "text.png", "empty.png", "bomb.png", "large.png"])
+    def test_what_cannot_be_read_is_named(self, tmp_path: Path, bad: dict[str, Path], name: str) -> None:
+        content = bad[name].read_bytes()
+        member = as_slice(bad[name], tmp_path)
+        shown = {
+            content: f"An image of {len(content):,} bytes ({content[:8].hex(' ')}...)",
+            member: f'The image "{tmp_path / bad[name].stem}.tar: 0001.png"',
+        }
+        for item, start in shown.items():
+            with pytest.raises(DataError) as caught:
+                read_image(item)
+            assert str(caught.value).startswith(f"{start} cannot be read: ")
+            assert REASONS[name] in str(caught.value)
+            assert len(str(caught.value).splitlines()) == 1
+            assert find_unreadable([item, item]) == dict.fromkeys((0, 1), str(caught.value))
+
+    def test_a_tar_that_was_cut_or_taken_away(self, tmp_path: Path) -> None:
+        member = as_slice(save(tmp_path / "a.png", COLOURS), tmp_path)
+        whole = member.path.read_bytes()
+        member.path.write_bytes(whole[: member.offset + member.size - 1])
+        with pytest.raises(DataError, match=r"a\.tar: 0001\.png\" cannot be read: the tar is not whole\.$"):
+            read_image(member)
+        member.path.unlink()
+        with pytest.raises(DataError, match=r"a\.tar: 0001\.png\" cannot be read: there is no such file\.$"):
+            read_image(member)
+
+    def test_equal_images_are_read_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        member = as_slice(save(tmp_path / "a.png", COLOURS), tmp_path)
+        content = member.read()
+        reads: list[object] = []
+        read = images._read
+
+        def counted(item: object, *, coarse: bool = False) -> Image.Image:
+            reads.append(item)
+            return read(item, coarse=coarse)
+
+        monkeypatch.setattr(images, "_read", counted)
+        assert find_unreadable([member, replace(member), content, bytes(bytearray(content))]) == {}
+        assert len(reads) == 2
+
+    def test_goes_to_other_processes(self, tmp_path: Path) -> None:
+        member = as_slice(save(tmp_path / "a.png", COLOURS), tmp_path)
+        assert pickle.loads(pickle.dumps(member)) == member
 
 
 def test_an_image_in_memory_that_was_closed(tmp_path: Path) -> None:

@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -107,95 +104,6 @@ class TestText:
     def test_without_any_text_is_empty(self, write: Write, content: str | bytes) -> None:
         with pytest.raises(DataError, match=r"a\.txt is empty\.$"):
             read_table(write("a.txt", content))
-
-
-class Malicious:
-    """Unpickling it creates a file."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
-        return Path.touch, (self.mark,)
-
-
-class TestArrays:
-    def test_reads_arrays(self, tmp_path: Path) -> None:
-        path = tmp_path / "a.npz"
-        vectors = np.arange(6.0).reshape(3, 2)
-        np.savez(path, vectors=vectors, labels=np.array(["a", "b", "a"]), version=np.array(3))
-        table = read_table(path)
-        assert list(table.columns) == ["vectors", "labels"]
-        assert np.array_equal(np.asarray(table.columns["vectors"]), vectors)
-        assert columns_of(table)["labels"] == ["a", "b", "a"]
-        assert len(table) == 3
-        assert table.where(1) == f"{path}, row 1"
-
-    def test_never_unpickles(self, tmp_path: Path) -> None:
-        mark = tmp_path / "mark"
-        harmful = np.array([Malicious(mark), None], dtype=object)
-        in_archive, bare = tmp_path / "archive.npz", tmp_path / "bare.npz"
-        np.savez(in_archive, vectors=np.zeros((2, 2)), labels=harmful)
-        bare.write_bytes(pickle.dumps(harmful))
-        for path in (in_archive, bare):
-            with pytest.raises(DataError, match=f"^{path} "):
-                read_table(path)
-        assert not mark.exists()
-        # It would have, had it been asked to: the test can fail.
-        np.load(in_archive, allow_pickle=True)["labels"]
-        assert mark.exists()
-
-    def test_says_how_to_save_labels_that_are_objects(self, tmp_path: Path) -> None:
-        np.savez(tmp_path / "a.npz", labels=np.array(["a", "b"], dtype=object))
-        with pytest.raises(DataError, match=r"labels\.astype\(str\)"):
-            read_table(tmp_path / "a.npz")
-
-    @pytest.mark.parametrize(
-        ("arrays", "message"),
-        [
-            (
-                {"vectors": np.zeros((3, 2)), "labels": np.zeros(2)},
-                "must have one length, not {'vectors': 3, 'labels': 2}",
-            ),
-            ({"version": np.array(1)}, "must have one length, not none"),
-            ({}, "must have one length, not none"),
-            ({"vectors": np.zeros((0, 2))}, "has arrays (vectors) and no rows."),
-        ],
-    )
-    def test_needs_arrays_of_one_length(self, tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
-        np.savez(tmp_path / "a.npz", **arrays)  # type: ignore[arg-type]
-        with pytest.raises(DataError) as caught:
-            read_table(tmp_path / "a.npz")
-        assert message in str(caught.value)
-
-    def test_a_damaged_archive_is_a_data_error_whatever_is_damaged(self, tmp_path: Path) -> None:
-        path = tmp_path / "a.npz"
-        vectors = np.random.default_rng(0).normal(size=(40, 4)).round(1)
-        np.savez_compressed(path, vectors=vectors, labels=np.arange(40))
-        whole = path.read_bytes()
-        refused = 0
-        for at in range(0, len(whole), 7):
-            for damaged in (whole[:at], whole[:at] + b"\xff\xff" + whole[at + 2 :]):
-                path.write_bytes(damaged)
-                try:
-                    table = read_table(path)
-                except DataError:
-                    refused += 1
-                else:
-                    # What is not part of the arrays (a date, an attribute) may differ, and numbers may not.
-                    assert np.array_equal(np.asarray(table.columns["vectors"]), vectors)
-        assert refused > len(whole) // 7
-
-    def test_refuses_what_is_no_archive_of_arrays(self, tmp_path: Path) -> None:
-        path = tmp_path / "a.npz"
-        with path.open("wb") as file:
-            np.save(file, np.zeros((2, 2)))
-        with pytest.raises(DataError, match=r"is no \.npz archive"):
-            read_table(path)
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("table.csv", "text\na\n")
-        with pytest.raises(DataError, match="must have one length, not none"):
-            read_table(path)
 
 
 class TestImageFolder:
