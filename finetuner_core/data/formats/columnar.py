@@ -209,6 +209,7 @@ def _spool(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> pa.Table:
     plain = pa.schema([(field.name, _plain(field.type)) for field in schema])
 
     def cast(batch: pa.RecordBatch) -> pa.RecordBatch:
+        # Arrow breaks some nested columns by casting them to what they are.
         columns = [
             column if column.type == kind else column.cast(kind)
             for column, kind in zip(batch.columns, plain.types, strict=True)

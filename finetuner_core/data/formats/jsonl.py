@@ -127,7 +127,10 @@ def _array(cells: Sequence[Any], known: pa.DataType) -> pa.Array | None:
     try:
         array = pa.array(cells)
         wide = _join(known, array.type)
-        return None if wide is None or _depth(wide) > _DEPTH else array.cast(wide)
+        if wide is None or _depth(wide) > _DEPTH:
+            return None
+        # Some versions of Arrow break lists of nulls by casting them to what they are.
+        return array if array.type == wide else array.cast(wide)
     except (pa.ArrowException, OverflowError, UnicodeEncodeError):
         return None
 
