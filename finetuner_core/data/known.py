@@ -6,12 +6,10 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
+from finetuner_core.data.cells import Hashed, hashes_of, number_hashes
 from finetuner_core.data.dataset import Column, Dataset
 
 Rows = Sequence[int] | np.ndarray
-
-# How many items are read at once where all of them are looked at.
-_AT_ONCE = 65_536
 
 
 class Known:
@@ -194,10 +192,9 @@ def numbered(columns: Sequence[Column]) -> list[np.ndarray]:
             count += int(own.max()) + 1
             continue
         hashes = [_hashes(columns[place]) for place in places]
-        common = _common(np.concatenate(hashes))
+        common = number_hashes(np.concatenate(hashes))
         ends = np.cumsum([len(each) for each in hashes])
-        for place, own in zip(places, np.split(common + np.int32(count), ends[:-1]), strict=True):
-            numbers[place] = own[columns[place].identities]
+        numbers.update(zip(places, np.split(common + np.int32(count), ends[:-1]), strict=True))
         count += int(common.max()) + 1
     return [numbers[place] for place in range(len(columns))]
 
@@ -210,32 +207,15 @@ def distinct(keys: np.ndarray) -> np.ndarray:
     return keys[new]
 
 
-def _common(hashes: np.ndarray) -> np.ndarray:
-    """A number for each hash, int32, in the order of first appearance: those of texts are others in each process."""
-    by_hash = np.argsort(hashes, kind="stable")
-    new = np.ones(len(hashes), bool)
-    ordered = hashes[by_hash]
-    np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
-    del ordered
-    first = by_hash[new]
-    is_first = np.zeros(len(hashes), bool)
-    is_first[first] = True
-    # The number of each first one is how many stand before it.
-    number = (np.cumsum(is_first, dtype=np.int32) - 1)[first]
-    common = np.empty(len(hashes), np.int32)
-    common[by_hash] = np.repeat(number, np.diff(np.flatnonzero(new), append=len(hashes)))
-    return common
-
-
 def _hashes(column: Column) -> np.ndarray:
-    """The hash of each different item of a column, int64, in the order of first appearance."""
+    """The hash of each item of a column, int64 (N,)."""
+    if isinstance(column.items, Hashed):
+        return column.items.hashes()
     # Identities are numbered in this order, so that each first one is higher than all before.
     first = np.flatnonzero(np.diff(np.maximum.accumulate(column.identities), prepend=-1))
-    hashes = np.empty(len(first), np.int64)
-    for start in range(0, len(first), _AT_ONCE):
-        items = column.take(first[start : start + _AT_ONCE])
-        hash_of = hash if column.modality == "text" else _hash
-        hashes[start : start + len(items)] = np.fromiter(map(hash_of, items), np.int64, len(items))
+    hash_of = hash if column.modality == "text" else _hash
+    different = hashes_of(lambda rows: column.take(first[rows.start : rows.stop]), len(first), hash_of)
+    hashes: np.ndarray = different[column.identities]
     return hashes
 
 
