@@ -34,19 +34,19 @@ def read(path: Path) -> Table:
         raise DataError(f"{path} is no .npz archive, or not a whole one.\nnumpy.savez(path, vectors=...) writes one.")
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
-            arrays = {member.filename.removesuffix(".npy"): _array(path, archive, member) for member in members}
+            found = {member.filename: _array(path, archive, member) for member in archive.infolist()}
     except Exception as error:  # numpy, zipfile and zlib each raise their own kinds for a file that is damaged
         raise DataError(
             f"{path} cannot be read as .npz: {error}\n"
             "It must hold arrays of numbers or texts; labels.astype(str) makes texts of objects."
         ) from None
-    lengths = {name: len(array) for name, array in arrays.items() if array.ndim}
+    arrays = {name.removesuffix(".npy"): array for name, array in found.items() if array is not None and array.ndim}
+    lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) != 1:
         raise DataError(f"{path}: its arrays must have one length, not {lengths or 'none'}.")
     if not any(lengths.values()):
         raise DataError(f"{path} has arrays ({', '.join(lengths)}) and no rows.")
-    return Table(path, {name: _texts(arrays[name]) for name in lengths})
+    return Table(path, {name: _texts(array) for name, array in arrays.items()})
 
 
 def _texts(array: np.ndarray) -> np.ndarray:
@@ -59,8 +59,11 @@ def _texts(array: np.ndarray) -> np.ndarray:
         return array
 
 
-def _array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+def _array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray | None:
+    """An array; None where a member is something else, which zipfile knows by the name where the member begins."""
     with archive.open(member) as stream:
+        if not member.filename.endswith(".npy"):
+            return None
         version = npy.read_magic(stream)
         if member.compress_type == zipfile.ZIP_STORED and version in ((1, 0), (2, 0)):
             array = _map(path, member, stream, version)

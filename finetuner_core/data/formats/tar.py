@@ -73,7 +73,10 @@ def read(path: str | Path) -> Table:
 def _expand(pattern: str) -> list[Path]:
     if Path(pattern).is_file():
         return [Path(pattern)]
-    return [Path(file) for name in _braces(pattern) for file in _files(name)]
+    paths = [Path(file) for name in _braces(pattern) for file in _files(name)]
+    if not paths:
+        raise DataError(f"There is no file like {quote(pattern)}.")
+    return list(dict.fromkeys(paths))
 
 
 def _files(name: str) -> list[str]:
@@ -240,6 +243,7 @@ def _members(path: Path) -> Iterator[_Member]:
     """The files in a tar that are part of a sample."""
     with path.open("rb") as stream:
         start = stream.read(6)
+        stream.seek(0)
         packed = next((command for mark, command in _PACKED.items() if start.startswith(mark)), None)
         if packed is not None:
             raise DataError(
