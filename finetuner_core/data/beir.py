@@ -7,19 +7,28 @@ trec_eval reads them (query, iteration, document, grade, without a header) are t
 
 from __future__ import annotations
 
-import gzip
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
-from finetuner_core.data.dataset import Cells, Column, number
+from finetuner_core.data.cells import ArrowCells, number_hashes
+from finetuner_core.data.dataset import Cells, Column
+from finetuner_core.data.formats.text import open_text
 from finetuner_core.data.search_set import Judgements, SearchSet
+from finetuner_core.data.tables import Table, read_table
 from finetuner_core.errors import DataError
 from finetuner_core.values import near, quote
+
+Texts: TypeAlias = ArrowCells | Sequence[Any]
+
+# How a title looks that is null; other things may look so too.
+_NULL = re.compile(r'"title"\s*:\s*null')
 
 
 def is_beir(path: str | Path) -> bool:
@@ -37,8 +46,8 @@ def read_beir(path: str | Path, split: str | None = None) -> SearchSet:
         split: which judgements; where neither says, `test`, or the only ones that there are.
 
     Returns:
-        The whole corpus and all queries; those that the split does not judge have no judgements. A document is its
-        title, a space and its text.
+        The whole corpus and all queries, mapped into memory; those that the split does not judge have no judgements. A
+        document is its title, a space and its text.
 
     Raises:
         DataError: if a file is not there or not what it should be, or if the judgements name an id that nothing has,
@@ -47,11 +56,11 @@ def read_beir(path: str | Path, split: str | None = None) -> SearchSet:
     path = Path(path)
     qrels = path if _is_qrels(path) else _find_qrels(path, split)
     folder = qrels.parent.parent
-    query_ids, (queries,) = _read(_existing(folder, "queries"), ("text",))
-    corpus_ids, (titles, texts) = _read(_existing(folder, "corpus"), ("title", "text"))
+    queries, corpus = (read_table(_existing(folder, name)) for name in ("queries", "corpus"))
+    query_ids, corpus_ids = _read_ids(queries), _read_ids(corpus)
     return SearchSet(
-        Column("query", "text", queries),
-        Column("document", "text", Titled(titles, texts)),
+        Column("query", "text", _read_texts(queries, "text")),
+        Column("document", "text", Titled(_read_texts(corpus, "title"), _read_texts(corpus, "text"))),
         _read_qrels(qrels, query_ids, corpus_ids),
         query_ids,
         corpus_ids,
@@ -61,26 +70,46 @@ def read_beir(path: str | Path, split: str | None = None) -> SearchSet:
 
 @dataclass(frozen=True)
 class Titled:
-    """Documents as BEIR makes them: title, space and text, without blanks at either end."""
+    """Documents as BEIR makes them: title, space and text, without blanks at either end.
 
-    titles: Cells | list[str]
-    texts: Cells | list[str]
+    Args:
+        titles: the title of each, None where it has none.
+        texts: the text of each.
+    """
+
+    titles: Texts
+    texts: Texts
 
     def __len__(self) -> int:
         return len(self.texts)
 
+    def __iter__(self) -> Iterator[str]:
+        return map(_document, self.titles, self.texts)
+
     def take(self, rows: Any) -> list[object]:
         """The documents of some rows."""
         titles, texts = (take(cells, rows) for cells in (self.titles, self.texts))
-        return [f"{title} {text}".strip() for title, text in zip(titles, texts, strict=True)]
+        return [*map(_document, titles, texts)]
 
     def select(self, rows: Any) -> Titled:
         """The same for many rows."""
         return Titled(_select(self.titles, rows), _select(self.texts, rows))
 
+    def hashes(self) -> np.ndarray:
+        """The hash of each document, int64 (N,). Computed once."""
+        return self._hashes
+
     def identities(self) -> np.ndarray:
-        """A number for each document, equal where they are."""
-        return number(self.take(range(len(self))))
+        """A number for each document, int64 (N,), equal where they are, in the order of first appearance."""
+        return number_hashes(self._hashes).astype(np.int64)
+
+    @cached_property
+    def _hashes(self) -> np.ndarray:
+        return np.fromiter(map(hash, self), np.int64, len(self))
+
+
+def _document(title: str | None, text: str) -> str:
+    return f"{title or ''} {text}".strip()
 
 
 def take(cells: Cells | Sequence[str], rows: Any) -> list[Any]:
@@ -88,8 +117,8 @@ def take(cells: Cells | Sequence[str], rows: Any) -> list[Any]:
     return cells.take(rows) if isinstance(cells, Cells) else [cells[row] for row in rows]
 
 
-def _select(cells: Cells | list[str], rows: Any) -> Any:
-    return cells.select(rows) if isinstance(cells, Cells) else [cells[row] for row in rows]
+def _select(cells: Texts, rows: Any) -> Texts:
+    return cells.select(rows) if isinstance(cells, ArrowCells) else [cells[row] for row in rows]
 
 
 def _is_qrels(path: Path) -> bool:
@@ -120,57 +149,58 @@ def _existing(folder: Path, name: str) -> Path:
     )
 
 
-def _open(file: Path) -> TextIO:
-    return gzip.open(file, "rt", encoding="utf-8-sig") if file.suffix == ".gz" else file.open(encoding="utf-8-sig")
+def _column(table: Table, name: str) -> Texts:
+    return cast("Texts", table.columns.get(name, [None] * len(table)))
 
 
-def _read(file: Path, fields: tuple[str, ...]) -> tuple[list[str], list[list[str]]]:
-    """The ids of a file, and the texts of some fields; a title may be missing."""
-    ids: dict[str, int] = {}
-    columns: list[list[str]] = [[] for _ in fields]
-    for line, row in _rows(file):
-        own = row.get("_id")
+def _read_ids(table: Table) -> Texts:
+    """The ids of a file: texts, or whole numbers that stand for them."""
+    cells = _column(table, "_id")
+    for row, own in enumerate(cells):
         if not isinstance(own, str | int) or isinstance(own, bool):
-            raise DataError(f"{file}, line {line}: _id is {quote(own)}; each line needs one, a text.")
-        if str(own) in ids:
-            raise DataError(f"{file}, line {line}: _id {quote(own)} stands on line {ids[str(own)]} as well.")
-        ids[str(own)] = line
-        for name, column in zip(fields, columns, strict=True):
-            value = row.get(name, "" if name == "title" else None)
-            if not isinstance(value, str):
-                raise DataError(f"{file}, line {line}: {name} is {quote(value)}, not a text.")
-            column.append(value)
-    if not ids:
-        raise DataError(f"{file} is empty.")
-    return list(ids), columns
+            raise DataError(f"{table.where(row)}: _id is {quote(own)}; each line needs one, a text.")
+    ids = cells if isinstance(cells[0], str) else [str(own) for own in cells]
+    numbers = Column("_id", "text", ids).identities
+    # Until one repeats, each id has the number of its row.
+    repeated = np.flatnonzero(numbers != np.arange(len(numbers)))
+    if len(repeated):
+        row = int(repeated[0])
+        first = table.where(int(numbers[row])).removeprefix(f"{table.source}, ")
+        raise DataError(f"{table.where(row)}: _id {quote(ids[row])} stands on {first} as well.")
+    return ids
 
 
-def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    line = 0
-    try:
-        with _open(file) as stream:
-            for line, text in enumerate(stream, 1):
-                if not text.strip():
-                    continue
-                row = json.loads(text)
-                if not isinstance(row, dict):
-                    raise DataError(f"{file}, line {line}: {quote(text.strip())} is no JSON object.")
-                yield line, row
-    except json.JSONDecodeError as error:
-        raise DataError(f"{file}, line {line} is not JSON: {error.msg} (character {error.pos + 1}).") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{file} is not UTF-8 text (after line {line}).") from None
-    except (EOFError, gzip.BadGzipFile, OSError) as error:
-        raise DataError(f"{file} cannot be read: {error}.") from None
+def _read_texts(table: Table, name: str) -> Texts:
+    """The texts of a field; of titles those that are missing are None."""
+    cells, some_missing = _column(table, name), False
+    for row, cell in enumerate(cells):
+        if cell is None and name == "title":
+            some_missing = True
+        elif not isinstance(cell, str):
+            raise DataError(f"{table.where(row)}: {name} is {quote(cell)}, not a text.")
+    if some_missing:
+        _refuse_null_titles(table.source)
+    return cells
 
 
-def _read_qrels(file: Path, query_ids: list[str], corpus_ids: list[str]) -> Judgements:
-    rows = ({own: row for row, own in enumerate(query_ids)}, {own: row for row, own in enumerate(corpus_ids)})
+def _refuse_null_titles(file: Path) -> None:
+    # In a table what is null and what is missing are the same.
+    with open_text(file) as lines:
+        for line, text in enumerate(lines, 1):
+            if _NULL.search(text) and json.loads(text).get("title", "") is None:
+                raise DataError(f'{file}, line {line}: title is "None", not a text.')
+
+
+def _read_qrels(file: Path, query_ids: Texts, corpus_ids: Texts) -> Judgements:
+    judged, queries, documents = 0, set(), set()
+    for _, query, document, _ in _qrels_lines(file):
+        judged += 1
+        queries.add(query)
+        documents.add(document)
+    rows = _rows_of(query_ids, queries), _rows_of(corpus_ids, documents)
     grades: dict[tuple[int, int], tuple[int, int]] = {}
     unknown: list[str] = []
-    judged = 0
     for line, query, document, grade in _qrels_lines(file):
-        judged += 1
         for what, own, known in zip(("queries", "corpus"), (query, document), rows, strict=True):
             if own not in known:
                 unknown.append(f"line {line}: no line of {what}.jsonl has the _id {quote(own)}")
@@ -192,9 +222,14 @@ def _read_qrels(file: Path, query_ids: list[str], corpus_ids: list[str]) -> Judg
     return Judgements.of_triples(pairs[:, 0], pairs[:, 1], values, len(query_ids))
 
 
+def _rows_of(ids: Texts, wanted: Collection[str]) -> dict[str, int]:
+    """Where the ids stand that are wanted."""
+    return {own: row for row, own in enumerate(ids) if own in wanted}
+
+
 def _qrels_lines(file: Path) -> Iterator[tuple[int, str, str, int]]:
     try:
-        with _open(file) as stream:
+        with file.open(encoding="utf-8-sig") as stream:
             for line, text in enumerate(stream, 1):
                 fields = text.rstrip("\r\n").split("\t") if "\t" in text else text.split()
                 if not fields:

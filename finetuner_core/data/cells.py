@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
@@ -10,8 +10,8 @@ import numpy as np
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# How many cells are made into Python's objects at a time where all are looked at.
-_AT_ONCE = 65_536
+# How many cells are made into Python's objects at a time where all are looked at, and of how many bytes at most.
+_AT_ONCE, _BYTES = 65_536, 1 << 24
 
 
 @runtime_checkable
@@ -44,8 +44,10 @@ class ArrowCells:
         return self.take([row % len(self)])[0]
 
     def __iter__(self) -> Iterator[object]:
-        for start in range(0, len(self), _AT_ONCE):
-            yield from self.take(range(start, min(start + _AT_ONCE, len(self))))
+        size = max(1, self._cells.nbytes // max(1, len(self._cells)))
+        step = max(1, min(_AT_ONCE, _BYTES // size))
+        for start in range(0, len(self), step):
+            yield from self.take(range(start, min(start + step, len(self))))
 
     def take(self, rows: Sequence[int] | np.ndarray) -> list[object]:
         """The cells of some rows, in the order asked for."""
@@ -55,7 +57,7 @@ class ArrowCells:
             wanted = np.asarray(rows, dtype=np.int64)
             own = wanted if self._rows is None else self._rows[wanted]
             low, high = (int(own.min()), int(own.max()) + 1) if len(own) else (0, 0)
-            if high - low <= 4 * len(own):  # reading a stretch costs a tenth of reading it cell by cell
+            if high - low <= 2 * len(own):  # reading a stretch costs a tenth of reading it cell by cell
                 near = self._cells.slice(low, high - low).to_pylist()
                 found = [near[row] for row in (own - low).tolist()]
             else:
@@ -74,7 +76,7 @@ class ArrowCells:
         """The hash of each cell, int64 (N,): that of Python's own. Computed once."""
         if self._hashes is None:
             nested = self._cells.type.num_fields > 0
-            self._hashes = hashes_of(self.take, len(self), _hash if nested else hash)
+            self._hashes = np.fromiter(map(_hash if nested else hash, self), np.int64, len(self))
         return self._hashes
 
     def identities(self) -> np.ndarray:
@@ -83,23 +85,6 @@ class ArrowCells:
         Cells are compared by 64 bits of their hash, so that they need not all be in memory.
         """
         return number_hashes(self.hashes()).astype(np.int64)
-
-
-def hashes_of(
-    take: Callable[[range], Sequence[object]], count: int, hash_of: Callable[[object], int] = hash
-) -> np.ndarray:
-    """The hash of each of many items, int64 (N,), of which only some are in memory at a time.
-
-    Args:
-        take: gives the items of some rows.
-        count: how many rows there are.
-        hash_of: makes the hash of an item.
-    """
-    hashes = np.empty(count, np.int64)
-    for start in range(0, count, _AT_ONCE):
-        rows = range(start, min(start + _AT_ONCE, count))
-        hashes[start : rows.stop] = np.fromiter(map(hash_of, take(rows)), np.int64, len(rows))
-    return hashes
 
 
 def number_hashes(hashes: np.ndarray) -> np.ndarray:

@@ -6,10 +6,13 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from finetuner_core.data.cells import Hashed, hashes_of, number_hashes
+from finetuner_core.data.cells import Hashed, number_hashes
 from finetuner_core.data.dataset import Column, Dataset
 
 Rows = Sequence[int] | np.ndarray
+
+# How many items are read at once where all of them are looked at.
+_AT_ONCE = 65_536
 
 
 class Known:
@@ -214,8 +217,8 @@ def _hashes(column: Column) -> np.ndarray:
     # Identities are numbered in this order, so that each first one is higher than all before.
     first = np.flatnonzero(np.diff(np.maximum.accumulate(column.identities), prepend=-1))
     hash_of = hash if column.modality == "text" else _hash
-    different = hashes_of(lambda rows: column.take(first[rows.start : rows.stop]), len(first), hash_of)
-    hashes: np.ndarray = different[column.identities]
+    different = (item for start in range(0, len(first), _AT_ONCE) for item in column.take(first[start:][:_AT_ONCE]))
+    hashes: np.ndarray = np.fromiter(map(hash_of, different), np.int64, len(first))[column.identities]
     return hashes
 
 

@@ -4,10 +4,16 @@ import gzip
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from finetuner_core.data.beir import is_beir, read_beir, take
+from finetuner_core.data.beir import Titled, is_beir, read_beir, take
+from finetuner_core.data.cells import ArrowCells, Hashed
+from finetuner_core.data.dataset import Cells, Column, number
+from finetuner_core.data.known import numbered
 from finetuner_core.errors import DataError
+
+pytest.importorskip("pyarrow")
 
 CORPUS = [
     {"_id": "d1", "title": "A title", "text": "and a text"},
@@ -65,6 +71,56 @@ def test_reads_the_layout(tmp_path: Path, packed: bool, qrels: str) -> None:
     assert [list(column.take(range(2))) for column in pairs.columns] == [["who?", "when?"], documents[2:0:-1]]
 
 
+@pytest.mark.parametrize("packed", [True, False])
+def test_documents_and_their_identities_are_those_of_a_loop(tmp_path: Path, packed: bool) -> None:
+    """Of several blocks, with and without titles, some documents equal whichever of the two fields says what."""
+    rng = np.random.default_rng(0)
+    rows: list[dict[str, object]] = []
+    for row in range(10_000):
+        title, text = (" ".join(rng.choice(["a", "b", "c"], size)) for size in rng.integers(0, 5, 2))
+        rows.append({"_id": f"d{row}", "text": text})
+        if row % 3:
+            rows[-1]["title"] = title
+    corpus = "".join(json.dumps(row) + "\n\n" for row in rows)
+    data = read_beir(write(tmp_path, corpus=corpus, packed=packed))
+    items = data.corpus.items
+    assert isinstance(items, Titled)
+    assert isinstance(items, Cells)
+    assert isinstance(items, Hashed)
+    lazy = (items.titles, items.texts, data.queries.items, data.query_ids, data.corpus_ids)
+    assert all(isinstance(cells, ArrowCells) for cells in lazy)
+    expected = [f"{row.get('title', '')} {row['text']}".strip() for row in rows]
+    assert list(items) == items.take(range(len(rows))) == expected
+    assert data.corpus.identities.tolist() == number(expected).tolist()
+    assert data.corpus.identities.max() < len(rows) / 2
+    some = rng.integers(0, len(rows), 500)
+    assert list(data.corpus.select(some).take(range(500))) == [expected[row] for row in some]
+    assert data.corpus.select(some).identities.tolist() == number([expected[row] for row in some]).tolist()
+    # A lazy document and one in a list are the same item.
+    both = number([*expected, *expected[::-1]]).tolist()
+    columns = (data.corpus, Column("text", "text", expected[::-1]))
+    assert np.concatenate(numbered(columns)).tolist() == both
+
+
+def test_titles_that_are_missing(tmp_path: Path) -> None:
+    texts = [" x ", '"title": null', ""]
+    rows = [{"_id": f"d{at}", "text": text, "metadata": {"title": None}} for at, text in enumerate(texts)]
+    expected = ["x", '"title": null', ""]
+    for number_of_titles in range(3):
+        lines = [json.dumps(row | ({"title": ""} if at < number_of_titles else {})) for at, row in enumerate(rows)]
+        data = read_beir(write(tmp_path, corpus="\n".join(lines)))
+        assert list(data.corpus.take(range(3))) == expected
+        assert list(data.corpus.select([2, 0]).take([1])) == ["x"]
+        assert data.corpus.identities.tolist() == [0, 1, 2]
+
+
+def test_ids_may_be_whole_numbers(tmp_path: Path) -> None:
+    corpus = "".join(json.dumps({"_id": row, "text": "x"}) + "\n" for row in (7, -1, 10))
+    data = read_beir(write(tmp_path, corpus=corpus, test="q1\t10\t1\n3\t7\t2\nq1\t-1\t0\n"))
+    assert take(data.corpus_ids or (), range(3)) == ["7", "-1", "10"]
+    assert [part.tolist() for part in data.judgements] == [[0, 2, 2, 3], [1, 2, 0], [0, 1, 2]]
+
+
 def test_which_judgements(tmp_path: Path) -> None:
     other = QRELS.replace("\t2\n", "\t3\n")
     folder = write(tmp_path / "one", dev=other)
@@ -103,10 +159,19 @@ ROW = '{"_id": "q1", "text": "x"}\n'
     ("files", "expected"),
     [
         ({"queries": ""}, "queries.jsonl is empty."),
-        ({"queries": ROW + "{"}, "queries.jsonl, line 2 is not JSON: "),
-        ({"queries": ROW + "[1]\n"}, 'queries.jsonl, line 2: "[1]" is no JSON object.'),
+        ({"queries": ROW + "{"}, "queries.jsonl, line 2 is no JSON at letter 2: "),
+        ({"queries": ROW + "[1]\n"}, 'queries.jsonl, line 2 is "[1]", which is no object.'),
         ({"queries": ROW + '{"text": "x"}'}, 'queries.jsonl, line 2: _id is "None"; each line needs one, a text.'),
-        ({"queries": ROW + '\n{"_id": true, "text": "x"}'}, 'queries.jsonl, line 3: _id is "True"'),
+        ({"queries": ROW + '\n{"_id": true, "text": "x"}'}, 'queries.jsonl, line 3: "_id" is a truth value ("true")'),
+        (
+            {"queries": '\n{"_id": true, "text": "x"}'},
+            'queries.jsonl, line 2: _id is "True"; each line needs one, a text.',
+        ),
+        ({"queries": '{"_id": 1.5, "text": "x"}'}, 'queries.jsonl, line 1: _id is "1.5"; each line needs one, a text.'),
+        ({"queries": '{"_id": 7, "text": "x"}\n' * 2}, 'queries.jsonl, line 2: _id "7" stands on line 1 as well.'),
+        ({"queries": ROW + '{"_id": 1, "text": "x"}'}, 'queries.jsonl, line 2: "_id" is a number ("1"), where earlier'),
+        ({"queries": ROW + '\n{"_id": "q2"}'}, 'queries.jsonl, line 3: text is "None", not a text.'),
+        ({"queries": '{"_id": "q1", "text": [1, 2]}'}, 'queries.jsonl, line 1: text is "'),
         ({"queries": ROW + ROW}, 'queries.jsonl, line 2: _id "q1" stands on line 1 as well.'),
         ({"queries": '{"_id": "q1"}'}, 'queries.jsonl, line 1: text is "None", not a text.'),
         ({"corpus": '{"_id": "d1", "text": 7}'}, 'corpus.jsonl, line 1: text is "7", not a text.'),
@@ -140,7 +205,7 @@ def test_says_what_is_wrong(tmp_path: Path, files: dict[str, str], expected: str
 def test_files_that_are_no_text_or_cut_short(tmp_path: Path) -> None:
     folder = write(tmp_path / "a")
     (folder / "corpus.jsonl").write_bytes(b'{"_id": "d1", "text": "\xff"}\n')
-    with pytest.raises(DataError, match=r"corpus\.jsonl is not UTF-8 text"):
+    with pytest.raises(DataError, match=r"corpus\.jsonl, line 1: the byte 0xff is no UTF-8 text"):
         read_beir(folder)
     folder = write(tmp_path / "b")
     (folder / "qrels" / "test.tsv").write_bytes(b"q1\td\xff\t1\n")
@@ -150,5 +215,5 @@ def test_files_that_are_no_text_or_cut_short(tmp_path: Path) -> None:
     whole = (folder / "corpus.jsonl.gz").read_bytes()
     for broken in (whole[:-12], b"no gzip", b""):
         (folder / "corpus.jsonl.gz").write_bytes(broken)
-        with pytest.raises(DataError, match=r"corpus\.jsonl\.gz (cannot be read|is empty)"):
+        with pytest.raises(DataError, match=r"corpus\.jsonl\.gz (cannot be unpacked|is empty)"):
             read_beir(folder)

@@ -66,8 +66,9 @@ def test_images_as_data_sets_keep_them() -> None:
 
 
 @pytest.mark.parametrize("name", ["texts", "numbers", "bytes"])
-def test_the_hash_of_a_cell_is_that_of_what_it_holds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lazy, "_AT_ONCE", 3)
+@pytest.mark.parametrize("limit", ["_AT_ONCE", "_BYTES"])
+def test_the_hash_of_a_cell_is_that_of_what_it_holds(name: str, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lazy, limit, 3)
     cells = chunked(VALUES[name], 2)
     assert isinstance(cells, Hashed)
     assert cells.hashes().tolist() == [hash(value) for value in VALUES[name]]
