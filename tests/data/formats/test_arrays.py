@@ -139,8 +139,8 @@ class TestMapped:
     def test_is_what_numpy_reads(self, tmp_path: Path, array: np.ndarray, before: str) -> None:
         path, packed = tmp_path / "a.npz", tmp_path / "packed.npz"
         given = ({before: np.arange(4)} if before else {}) | {"x": array}
-        np.savez(path, **given)  # type: ignore[arg-type]
-        np.savez_compressed(packed, **given)  # type: ignore[arg-type]
+        np.savez(path, **given)
+        np.savez_compressed(packed, **given)
         found, unpacked = arrays.read(path).columns["x"], arrays.read(packed).columns["x"]
         assert is_mapped(found)
         assert not is_mapped(unpacked)

@@ -29,7 +29,7 @@ def png(shade: int) -> bytes:
     return content.getvalue()
 
 
-def write(path: Path, members: Sequence[tuple[str, str | bytes]], **options: Any) -> Path:
+def write(path: Path, members: Sequence[tuple[str, Any]], **options: Any) -> Path:
     mode = options.pop("mode", "w")
     with tarfile.open(path, mode, **options) as file:
         for name, content in members:
@@ -223,8 +223,8 @@ def test_agrees_with_webdataset(tmp_path: Path, seed: int) -> None:
     table = read_table(path)
     columns = columns_of(table)
     assert [table.where(row) for row in range(len(table))] == [f"{path}: {name}" for name, _ in expected]
-    for row, (_, cells) in enumerate(expected):
-        assert {name: cells[row] for name, cells in columns.items() if cells[row] is not None} == cells
+    for place, (_, cells) in enumerate(expected):
+        assert {name: found[place] for name, found in columns.items() if found[place] is not None} == cells
 
 
 class TestCells:
