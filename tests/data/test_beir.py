@@ -104,7 +104,7 @@ def test_documents_and_their_identities_are_those_of_a_loop(tmp_path: Path, pack
 
 def test_titles_that_are_missing(tmp_path: Path) -> None:
     texts = [" x ", '"title": null', ""]
-    rows = [{"_id": f"d{at}", "text": text, "metadata": {"title": None}} for at, text in enumerate(texts)]
+    rows = [{"_id": f"d{at}", "text": text, "metadata": {"title": None}} for at, text in enumerate(texts, 1)]
     expected = ["x", '"title": null', ""]
     for number_of_titles in range(3):
         lines = [json.dumps(row | ({"title": ""} if at < number_of_titles else {})) for at, row in enumerate(rows)]
