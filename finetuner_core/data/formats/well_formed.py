@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,9 +47,7 @@ def read_well_formed(path: Path, header: Sequence[str], delimiter: str) -> pa.Ta
 def _is_well_formed(path: Path, delimiter: int) -> bool:
     quotes, before = 0, _NEWLINE
     with path.open("rb") as stream:
-        start = stream.read(3)
-        stream.seek(3 if start == b"\xef\xbb\xbf" else 0)
-        part = stream.read(_BLOCK)
+        part = stream.read(_BLOCK).removeprefix(codecs.BOM_UTF8)
         while part:
             following = stream.read(_BLOCK)
             after = following[0] if following else _NEWLINE
@@ -57,6 +56,9 @@ def _is_well_formed(path: Path, delimiter: int) -> bool:
             if not _stand_right(letters, quotes, delimiter):
                 return False
             quotes += part.count(b'"')
+            # Arrow drops a newline that begins a block if the block before ends in a return, even between quotes.
+            if part[-1] == _RETURN and quotes % 2:
+                return False
             before, part = part[-1], following
     return quotes % 2 == 0
 
