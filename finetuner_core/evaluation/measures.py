@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Protocol
 
 import numpy as np
@@ -13,12 +12,7 @@ class Measure(Protocol):
 
     @property
     def rows(self) -> np.ndarray:
-        """What each row contributes, float64 (N,): the number is their mean."""
-        ...
-
-    @property
-    def error(self) -> float:
-        """The standard error of the number."""
+        """What each row contributes, float64 (N,): the number is their mean, and as sure as a mean of these."""
         ...
 
     def resampled(self, drawn: np.ndarray) -> np.ndarray:
@@ -32,22 +26,36 @@ class Mean:
     def __init__(self, rows: np.ndarray) -> None:
         self.rows = rows
 
-    @property
-    def error(self) -> float:
-        """The standard error of the mean."""
-        return float(self.rows.std() / math.sqrt(len(self.rows)))
-
     def resampled(self, drawn: np.ndarray) -> np.ndarray:
         """The means."""
         means: np.ndarray = drawn @ self.rows / len(self.rows)
         return means
 
 
+class Difference:
+    """One number less another one of the same rows."""
+
+    def __init__(self, first: Measure, second: Measure) -> None:
+        self.rows: np.ndarray = first.rows - second.rows
+        self._both = first, second
+
+    def resampled(self, drawn: np.ndarray) -> np.ndarray:
+        """The differences."""
+        first, second = self._both
+        difference: np.ndarray = first.resampled(drawn) - second.resampled(drawn)
+        return difference
+
+
 class Correlation:
     """Pearson's correlation of two values of each row, or Spearman's: that of their ranks, ties by average rank.
 
-    What a row contributes is the product of the two after each is brought to mean 0 and deviation 1; the mean of the
-    products is the correlation. If one of the two is the same in all rows, it is 0.
+    With x and y the two after each is brought to mean 0 and deviation 1, and r the correlation, the mean of x y, a row
+    contributes
+
+        r + x y - r (x^2 + y^2) / 2
+
+    whose mean is r as well, and which says how r moves with the row (its influence; Devlin, Gnanadesikan and Kettenring
+    1975, https://doi.org/10.1093/biomet/62.3.531). If one of the two is the same in all rows, r is 0.
 
     Args:
         first: float64 (N,).
@@ -57,16 +65,10 @@ class Correlation:
 
     def __init__(self, first: np.ndarray, second: np.ndarray, *, ranked: bool) -> None:
         self._values = tuple(_Ranked(values) if ranked else _Plain(values) for values in (first, second))
-        self._ranked = ranked
         ones = np.ones((1, len(first)))
-        self.rows: np.ndarray = np.prod([_standard(values.of(ones), ones)[0] for values in self._values], axis=0)
-
-    @property
-    def error(self) -> float:
-        """The standard error: Fisher's for Pearson, with the factor of Bonett and Wright (2000) for Spearman."""
-        value = float(self.rows.mean())
-        factor = 1 + value**2 / 2 if self._ranked else 1.0
-        return (1 - value**2) * math.sqrt(factor / max(1, len(self.rows) - 3))
+        x, y = (_standard(values.of(ones), ones)[0] for values in self._values)
+        r = (x * y).mean()
+        self.rows: np.ndarray = r + x * y - r * (x**2 + y**2) / 2
 
     def resampled(self, drawn: np.ndarray) -> np.ndarray:
         """The correlations."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
+
+from finetuner_core.evaluation.measures import Measure
 
 RESAMPLES = 10_000
 # Numbers held at a time: 2^21, 16 MiB.
@@ -28,37 +30,23 @@ class Interval(NamedTuple):
     high: float
 
 
-class Statistic(NamedTuple):
-    """A number about rows.
+def bootstrap(measures: Mapping[str, Measure]) -> dict[str, Interval]:
+    """The 95% percentile bootstrap interval (Efron and Tibshirani 1993, chapter 13) of each measure.
 
-    Args:
-        rows: how many rows there are, N.
-        resampled: from how often each row is drawn, float64 (B, N), what the number then is, float64 (B,).
-        error: its standard error, which is used instead where there are very many rows.
-    """
-
-    rows: int
-    resampled: Callable[[np.ndarray], np.ndarray]
-    error: float
-
-
-def bootstrap(statistics: Mapping[str, Statistic]) -> dict[str, Interval]:
-    """The 95% percentile bootstrap interval (Efron and Tibshirani 1993, chapter 13) of each statistic.
-
-    Statistics about equally many rows are computed from the same draws.
+    Measures of equally many rows are computed from the same draws.
     """
     intervals: dict[str, Interval] = {}
-    for rows in {statistic.rows for statistic in statistics.values()}:
-        own = {name: statistic for name, statistic in statistics.items() if statistic.rows == rows}
+    for rows in {len(measure.rows) for measure in measures.values()}:
+        own = {name: measure for name, measure in measures.items() if len(measure.rows) == rows}
         if rows > MANY:
-            for name, statistic in own.items():
-                value = float(statistic.resampled(np.ones((1, rows)))[0])
-                intervals[name] = Interval(value - _NORMAL_95 * statistic.error, value + _NORMAL_95 * statistic.error)
+            for name, measure in own.items():
+                value, half = float(measure.rows.mean()), _NORMAL_95 * float(measure.rows.std()) / math.sqrt(rows)
+                intervals[name] = Interval(value - half, value + half)
             continue
-        values = [[statistic.resampled(drawn) for statistic in own.values()] for drawn in _draws(rows)]
+        values = [[measure.resampled(drawn) for measure in own.values()] for drawn in _draws(rows)]
         ends = np.percentile(np.concatenate(values, axis=1), [2.5, 97.5], axis=1).T.tolist()
         intervals.update({name: Interval(*own_ends) for name, own_ends in zip(own, ends, strict=True)})
-    return {name: intervals[name] for name in statistics}
+    return {name: intervals[name] for name in measures}
 
 
 def sign_flip(differences: np.ndarray) -> np.ndarray:
@@ -76,11 +64,13 @@ def sign_flip(differences: np.ndarray) -> np.ndarray:
     """
     rows = differences.shape[1]
     sums = differences.sum(axis=1)
-    # As large as what was seen, but for the rounding of a sum.
-    seen = abs(sums) * (1 - 1e-12)
+    # As large as what was seen, but for the rounding of a sum, of which nothing may be left.
+    seen = abs(sums) - 1e-12 * abs(differences).sum(axis=1)
     if rows > MANY:
         errors = np.sqrt(2 * np.square(differences).sum(axis=1))
-        return np.array([math.erfc(own / error) if error else 1.0 for own, error in zip(seen, errors, strict=True)])
+        return np.array(
+            [math.erfc(own / error) if error else 1.0 for own, error in zip(abs(sums), errors, strict=True)]
+        )
     as_large = np.zeros(len(differences))
     rng = np.random.default_rng(0)
     for size in _sizes(rows):

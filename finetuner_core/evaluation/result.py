@@ -13,8 +13,8 @@ import numpy as np
 
 from finetuner_core.data.dataset import Column
 from finetuner_core.errors import FolderError, OptionError
-from finetuner_core.evaluation.measures import Measure
-from finetuner_core.evaluation.resampling import Interval, Statistic, bootstrap, sign_flip
+from finetuner_core.evaluation.measures import Difference, Measure
+from finetuner_core.evaluation.resampling import Interval, bootstrap, sign_flip
 from finetuner_core.values import near, quote
 
 _AT_A_TIME = 4096
@@ -80,8 +80,7 @@ class Evaluation(dict[str, float]):
 
     @cached_property
     def _intervals(self) -> dict[str, Interval]:
-        own = {name: Statistic(len(each.rows), each.resampled, each.error) for name, each in self.measures.items()}
-        return bootstrap(own)
+        return bootstrap(self.measures)
 
     def write(self, path: str | Path) -> Path:
         """Writes a row for each query: its id, what it is where that is a text or a file, and its value of each metric.
@@ -159,23 +158,13 @@ def compare(before: Evaluation, after: Evaluation) -> dict[str, Gain]:
         OptionError: if they are not of the same queries.
     """
     _check_same(before, after)
-    pairs = {name: (own, after.measures[name]) for name, own in before.measures.items() if name in after}
-    differences = {name: second.rows - first.rows for name, (first, second) in pairs.items()}
-    intervals = bootstrap({name: _difference(*pair) for name, pair in pairs.items()})
+    gains = {name: Difference(after.measures[name], own) for name, own in before.measures.items() if name in after}
+    intervals = bootstrap(gains)
     p: dict[str, float] = {}
-    for rows in {len(own) for own in differences.values()}:
-        names = [name for name, own in differences.items() if len(own) == rows]
-        p.update(zip(names, sign_flip(np.stack([differences[name] for name in names])).tolist(), strict=True))
-    return {name: Gain(before[name], after[name], intervals[name], p[name]) for name in pairs}
-
-
-def _difference(first: Measure, second: Measure) -> Statistic:
-    def resampled(drawn: np.ndarray) -> np.ndarray:
-        difference: np.ndarray = second.resampled(drawn) - first.resampled(drawn)
-        return difference
-
-    differences = second.rows - first.rows
-    return Statistic(len(differences), resampled, float(differences.std() / np.sqrt(len(differences))))
+    for rows in {len(gain.rows) for gain in gains.values()}:
+        names = [name for name, gain in gains.items() if len(gain.rows) == rows]
+        p.update(zip(names, sign_flip(np.stack([gains[name].rows for name in names])).tolist(), strict=True))
+    return {name: Gain(before[name], after[name], intervals[name], p[name]) for name in gains}
 
 
 def check_writable(path: str | Path) -> None:

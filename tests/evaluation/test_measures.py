@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 
-from finetuner_core.evaluation.measures import Correlation, Mean
-from finetuner_core.evaluation.resampling import Statistic, bootstrap
+from finetuner_core.evaluation import resampling
+from finetuner_core.evaluation.measures import Correlation, Difference, Mean
+from finetuner_core.evaluation.resampling import bootstrap
 
 scipy_stats = pytest.importorskip("scipy.stats")
 
@@ -30,7 +29,6 @@ def test_mean() -> None:
     drawn = draws(8, 30)
     expected = [np.repeat(values, counts.astype(int)).mean() for counts in drawn]
     assert Mean(values).resampled(drawn) == pytest.approx(expected)
-    assert Mean(values).error == pytest.approx(np.std(values) / math.sqrt(30))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -70,7 +68,22 @@ def test_the_interval_is_that_of_scipy(ranked: bool) -> None:
         (first, second), lambda x, y: theirs(x, y).statistic, paired=True, vectorized=False, method="percentile",
         n_resamples=3000, rng=np.random.default_rng(1),
     ).confidence_interval  # fmt: skip
-    low, high = bootstrap({"it": Statistic(150, own.resampled, own.error)})["it"]
+    low, high = bootstrap({"it": own})["it"]
     assert (low, high) == pytest.approx(tuple(expected), abs=0.01)
-    # And the standard error, which stands in for it with very many rows, is as wide.
-    assert 2 * 1.96 * own.error == pytest.approx(high - low, rel=0.2)
+    # And that of the mean of what rows contribute, which stands in for it with very many, is as wide.
+    assert 2 * 1.96 * own.rows.std() / 150**0.5 == pytest.approx(high - low, rel=0.2)
+
+
+@pytest.mark.parametrize("ranked", [True, False])
+def test_the_interval_of_a_difference_of_correlations(ranked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    gold = rng.normal(size=1000)
+    before, after = (
+        Correlation(gold, gold + spread * rng.normal(size=1000), ranked=ranked) for spread in (0.8, 0.6)
+    )  # fmt: skip
+    gain = Difference(after, before)
+    assert gain.rows.mean() == pytest.approx(after.rows.mean() - before.rows.mean())
+    drawn = bootstrap({"it": gain})["it"]
+    monkeypatch.setattr(resampling, "MANY", 999)
+    computed = bootstrap({"it": gain})["it"]
+    assert computed == pytest.approx(drawn, abs=0.1 * (drawn.high - drawn.low))

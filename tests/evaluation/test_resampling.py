@@ -7,7 +7,7 @@ import pytest
 
 from finetuner_core.evaluation import resampling
 from finetuner_core.evaluation.measures import Mean
-from finetuner_core.evaluation.resampling import Statistic, bootstrap, sign_flip
+from finetuner_core.evaluation.resampling import bootstrap, sign_flip
 
 scipy_stats = pytest.importorskip("scipy.stats")
 
@@ -23,16 +23,12 @@ def difference(first: np.ndarray, second: np.ndarray, axis: int) -> np.ndarray:
     return mean
 
 
-def statistic(values: np.ndarray) -> Statistic:
-    return Statistic(len(values), Mean(values).resampled, Mean(values).error)
-
-
 def p_value(differences: np.ndarray) -> float:
     return float(sign_flip(differences[None])[0])
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-    return bootstrap({"it": statistic(values)})["it"]
+    return bootstrap({"it": Mean(values)})["it"]
 
 
 @pytest.mark.parametrize("rows", [8, 60, 700])
@@ -72,7 +68,7 @@ def test_with_very_many_rows_the_interval_is_computed(monkeypatch: pytest.Monkey
 
 def test_several_at_once_are_what_each_is_alone() -> None:
     values = {str(seed): skewed(seed, rows) for seed, rows in enumerate((40, 7, 40, 8, 40))}
-    together = bootstrap({name: statistic(own) for name, own in values.items()})
+    together = bootstrap({name: Mean(own) for name, own in values.items()})
     assert together == {name: interval(own) for name, own in values.items()}
     differences = np.stack([values[name] - values["0"][::-1] for name in "024"])
     differences[1, 5:] = 0
@@ -131,6 +127,7 @@ def test_with_very_many_differences_p_is_computed(monkeypatch: pytest.MonkeyPatc
 def test_p_of_no_difference_and_of_a_clear_one() -> None:
     assert p_value(np.zeros(7)) == 1
     assert p_value(np.array([1.0, -1.0])) == 1
+    assert p_value(np.array([0.1, 0.2, 0.3, -0.6])) == 1  # whose sum is 1e-16 by rounding
     assert p_value(np.full(300, 0.1)) == 1 / 10_001
     # What did not change tells nothing.
     some = np.array([0.5, 0.25, -0.125, 0.5])
