@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +11,7 @@ import pyarrow as pa
 import pyarrow.types as kinds
 
 from finetuner_core.data.cells import ArrowCells
+from finetuner_core.data.formats.spool import no_room
 
 
 def columns_of(table: pa.Table) -> dict[str, Sequence[object] | ArrowCells | np.ndarray]:
@@ -25,7 +28,9 @@ def columns_of(table: pa.Table) -> dict[str, Sequence[object] | ArrowCells | np.
 def _cells(column: pa.ChunkedArray) -> ArrowCells | np.ndarray:
     kind = column.type
     if kinds.is_temporal(kind) or kinds.is_decimal(kind):
-        return ArrowCells(column.cast(pa.string()))
+        with contextlib.suppress(pa.ArrowException):  # such as a time zone that this machine does not know
+            column = column.cast(pa.string())
+        return ArrowCells(column)
     if kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind):
         vectors = _vectors(column)
         if vectors is not None:
@@ -51,4 +56,15 @@ def _vectors(column: pa.ChunkedArray) -> np.ndarray | None:
     if len({part.shape[1] for part in parts}) != 1:
         return None
     # One part is still where the file is mapped.
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Arrays one after the other, in a temporary file that is mapped into memory."""
+    try:
+        with tempfile.TemporaryFile(prefix="finetuner-") as file:
+            for part in parts:
+                part.tofile(file)
+            return np.memmap(file, parts[0].dtype, "c", shape=(sum(map(len, parts)), parts[0].shape[1]))
+    except OSError as error:
+        raise no_room(error) from None

@@ -30,7 +30,7 @@ def spool(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> pa.Table:
     try:
         with pa.OSFile(name, "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
             for batch in batches:
-                _write(writer, batch, name)
+                _write(writer, batch)
         pa.default_memory_pool().release_unused()
         table = pa.ipc.open_file(pa.memory_map(name)).read_all()
     except BaseException:
@@ -43,11 +43,16 @@ def spool(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> pa.Table:
     return table
 
 
-def _write(writer: pa.ipc.RecordBatchFileWriter, batch: pa.RecordBatch, name: str) -> None:
+def no_room(error: OSError) -> DataError:
+    """What to say where a temporary file cannot be written."""
+    return DataError(
+        f"The data cannot be laid out in {tempfile.gettempdir()}: {error.strerror or error}.\n"
+        "Make room there, or set TMPDIR to a folder that has it."
+    )
+
+
+def _write(writer: pa.ipc.RecordBatchFileWriter, batch: pa.RecordBatch) -> None:
     try:
         writer.write_batch(batch)
     except OSError as error:
-        raise DataError(
-            f"The data cannot be laid out in {Path(name).parent}: {error.strerror or error}.\n"
-            "Make room there, or set TMPDIR to a folder that has it."
-        ) from None
+        raise no_room(error) from None
