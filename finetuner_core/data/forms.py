@@ -89,7 +89,7 @@ def understand(
     Raises:
         DataError: if no form of the model's task is among the columns, or a cell is not what it has to be.
     """
-    reading, _ = _understand(table, info, columns, None, skip_bad_items)
+    reading, _, _ = _understand(table, info, columns, None, skip_bad_items)
     return reading
 
 
@@ -104,25 +104,26 @@ def understand_splits(
     """The same for a table that holds both, told apart by a column.
 
     Returns:
-        The data for training and the data for evaluation; what was left out is counted in the first.
+        The data for training and the data for evaluation, each with how many of its own rows were left out.
 
     Raises:
         DataError: as `understand`, or if the column is not there or has other values.
     """
-    reading, side = _understand(table, info, columns, split_column, skip_bad_items)
+    reading, side, bad = _understand(table, info, columns, split_column, skip_bad_items)
     parts = []
     for name, wanted in (("train", True), ("test, val, dev or eval", False)):
-        rows = np.flatnonzero(side == wanted)
+        rows = np.flatnonzero(side[~bad] == wanted)
         if not len(rows):
             raise DataError(f"{table.source}: no row has {name} in column {split_column}.")
         dataset = reading.dataset.select(rows)
-        parts.append(Reading(dataset, reading.roles, reading.unused, reading.skipped if wanted else 0))
+        parts.append(Reading(dataset, reading.roles, reading.unused, int((side[bad] == wanted).sum())))
     return parts[0], parts[1]
 
 
 def _understand(
     table: Table, info: BackboneInfo | None, mapped: Mapping[str, str] | None, split: str | None, skip_bad_items: bool
-) -> tuple[Reading, np.ndarray]:
+) -> tuple[Reading, np.ndarray, np.ndarray]:
+    """The reading; and of all rows, which are for training and which cannot be used, bool (N,) each."""
     view, mapped = View.of(table), mapped or {}
     for header in (*mapped.values(), *([split] if split is not None else [])):
         if header not in view.columns:
@@ -154,14 +155,14 @@ def _understand(
             headers[role] = tuple(names)
     dataset = _read(view, headers, modalities, faults)
     side = np.ones(len(dataset), bool) if split is None else _read_sides(view, split)
-    if not faults.rows:
-        return Reading(dataset, shown, unused), side
     if not skip_bad_items:
         faults.refuse(len(dataset))
-    if len(faults.rows) == len(dataset):
+    bad = np.zeros(len(dataset), bool)
+    bad[[*faults.rows]] = True
+    if bad.all():
         raise DataError(f"No row of {view.source} can be used. {faults.where(faults.first)}: {faults.reason}")
-    good = np.setdiff1d(np.arange(len(dataset)), np.fromiter(faults.rows, np.int64))
-    return Reading(dataset.select(good), shown, unused, len(faults.rows)), side[good]
+    good = dataset.select(np.flatnonzero(~bad)) if bad.any() else dataset
+    return Reading(good, shown, unused, len(faults.rows)), side, bad
 
 
 def _find(view: View, task: str, info: BackboneInfo | None, mapped: Mapping[str, str]) -> Roles:

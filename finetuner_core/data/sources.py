@@ -179,7 +179,7 @@ def _read_part(
 ) -> Part:
     data = given.data
     held_out: Dataset | SearchSet | None = None
-    how, skipped = "", 0
+    how = ""
     if split_column is not None and (isinstance(data, Dataset) or has_evaluation or _is_folder_of_qrels(data)):
         raise OptionError("split_column tells rows of one file apart: give a file, and no evaluation data.")
     if isinstance(data, SearchSet):
@@ -187,10 +187,11 @@ def _read_part(
     if _is_folder_of_qrels(data):
         reading = Reading(read_beir(data, "train").pairs(), {})
         if not has_evaluation:
-            held_out, how = _other_judgements(_folder_of(data))
+            held_out, how = _other_judgements(_folder_of(data), reading.dataset.source)
     elif split_column is not None:
         table = read_table(data, encoding)
         reading, other = understand_splits(table, info, split_column, given.columns, skip_bad_items=skip_bad_items)
+        reading = replace(reading, skipped=reading.skipped + other.skipped)
         held_out, how = other.dataset, f"by column {split_column}"
     elif isinstance(data, Dataset):
         reading = Reading(data, {})
@@ -241,10 +242,11 @@ def _folder_of(data: str | Path) -> Path:
     return Path(data).parent.parent if Path(data).is_file() else Path(data)
 
 
-def _other_judgements(folder: Path) -> tuple[SearchSet | None, str]:
-    """What a folder in the layout of BEIR is measured on that is not for training."""
+def _other_judgements(folder: Path, trained: str) -> tuple[SearchSet | None, str]:
+    """What a folder in the layout of BEIR is measured on: judgements other than the file that is trained on."""
     for split in ("dev", "test"):
-        if (folder / "qrels" / f"{split}.tsv").is_file():
+        file = folder / "qrels" / f"{split}.tsv"
+        if file.is_file() and str(file) != trained:
             return read_beir(folder, split), f"by qrels/{split}.tsv"
     return None, ""
 

@@ -18,7 +18,7 @@ from finetuner_core.mining.rerank import load_cross_encoder
 from finetuner_core.mining.rules import Rules, Sampling
 from finetuner_core.mining.stages import find
 from finetuner_core.mining.work import Work
-from finetuner_core.mining.write import check_out
+from finetuner_core.mining.write import as_cells, check_out
 from finetuner_core.modeling.build import build_model
 from finetuner_core.modeling.device import choose_device
 from finetuner_core.modeling.embedding_model import EmbeddingModel
@@ -109,6 +109,8 @@ def mine(
             f"{f' behind the first {skip_top}' if skip_top else ''} beside each positive.\n"
             "Give more of them with a corpus, or ask for fewer."
         )
+    for column in (task.queries, task.documents):
+        as_cells(column.take([0]), column.modality, file.parent)  # what cannot be written is refused before the work
     progress = Progress(quiet=quiet)
     progress.task(task, skipped)
     if not isinstance(model, EmbeddingModel):
@@ -120,7 +122,7 @@ def mine(
     try:
         work = Work(file.with_name(f".{file.name}.mining"), made_from(model, task, batch_size))
         progress.work(work)
-        found = find(model, task, rules.top_k, cross_encoder, work, batch_size=batch_size, seed=seed, progress=progress)
+        found = find(model, task, rules.top_k, cross_encoder, work, batch_size=batch_size, progress=progress)
         result = choose(task, rules, found, work.folder / f"out{file.suffix}", file, scores=scores, seed=seed)
         work.remove()
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -49,7 +50,6 @@ def find(
     work: Work,
     *,
     batch_size: int | None,
-    seed: int,
     progress: Progress,
 ) -> Found:
     """The nearest documents of each query that are not known to belong to it, and what they score.
@@ -61,7 +61,6 @@ def find(
         cross_encoder: what scores them anew, if anything does.
         work: where vectors and scores are put.
         batch_size: how many items are computed at a time.
-        seed: what a labelled item's positive follows from.
         progress: what the person sees.
     """
     documents = work.records("documents.f32", np.float32, model.output_dim, _ENCODED)
@@ -73,26 +72,28 @@ def find(
     places = work.records(f"places-{top_k}.i32", np.int32, top_k, _SEARCHED)
     scores = work.records(f"scores-{top_k}.f32", np.float32, top_k, _SEARCHED)
     _search(task, queries, documents, places, scores, model.device, progress)
+    # The same pairs may stand in rows of another order, and a labelled item's positive follows from the seed.
+    rows = hashlib.sha256(np.stack(task.rows).tobytes()).hexdigest()[:16]
     if cross_encoder is None:
-        positives = work.records(f"positives-{seed}.f32", np.float32, 1, _SEARCHED)
+        positives = work.records(f"positives-{rows}.f32", np.float32, 1, _SEARCHED)
         _score_positives(task, queries, documents, positives)
         return Found(places, scores, positives)
     name = of_weights(cross_encoder)[:16]
     again = work.records(f"scores-{top_k}-{name}.f32", np.float32, top_k, _RESCORED)
-    positives = work.records(f"positives-{seed}-{name}.f32", np.float32, 1, _RESCORED * 32)
+    positives = work.records(f"positives-{rows}-{name}.f32", np.float32, 1, _RESCORED * 32)
     score = functools.partial(_score, task, cross_encoder, 64 if batch_size is None else batch_size)
     with progress.bar("Scoring anew", len(task.queries), again.resume(len(task.queries))) as step:
-        for rows in again.missing(len(task.queries)):
-            found = places[rows]
+        for asked in again.missing(len(task.queries)):
+            found = places[asked]
             line, column = np.nonzero(found >= 0)
             block = np.full(found.shape, -np.inf, np.float32)
-            block[line, column] = score(rows[line], found[line, column])
+            block[line, column] = score(asked[line], found[line, column])
             again.append(block)
-            step(len(rows))
+            step(len(asked))
     with progress.bar("Scoring positives", len(task.rows[0]), positives.resume(len(task.rows[0]))) as step:
-        for rows in positives.missing(len(task.rows[0])):
-            positives.append(score(task.rows[0][rows], task.rows[1][rows]))
-            step(len(rows))
+        for own in positives.missing(len(task.rows[0])):
+            positives.append(score(task.rows[0][own], task.rows[1][own]))
+            step(len(own))
     return Found(places, again, positives)
 
 

@@ -84,7 +84,8 @@ def as_cells(items: Sequence[object], modality: Modality, folder: Path) -> list[
     for item in items:
         if not isinstance(item, str | Path):
             raise DataError(
-                f"An image in memory ({type(item).__name__}) cannot be written into a file.\nGive images as paths."
+                f"An image that has no file of its own ({type(item).__name__}) cannot be written.\n"
+                "Give images as paths."
             )
         path = Path(item).expanduser().absolute()
         cells.append(path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path))

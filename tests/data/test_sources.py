@@ -126,6 +126,12 @@ class TestBeir:
         (part,) = read_sources(TEXT, folder / "qrels" / "train.tsv").parts
         assert (part.name, part.how, texts(part.train)[:2]) == ("set", "by qrels/test.tsv", ["queries 0", "queries 1"])
 
+    @pytest.mark.parametrize("trained", ["dev", "test"])
+    def test_never_on_the_judgements_that_it_trains_on(self, trained: str, tmp_path: Path) -> None:
+        folder = write_beir(tmp_path / "set", {"dev": range(20), "test": range(20, 30)})
+        (part,) = read_sources(TEXT, folder / "qrels" / f"{trained}.tsv").parts
+        assert part.how == f"by qrels/{'test' if trained == 'dev' else 'dev'}.tsv"
+
     def test_else_some_pairs_are_held_out(self, tmp_path: Path) -> None:
         (part,) = read_sources(TEXT, write_beir(tmp_path / "set", {"train": range(20)})).parts
         assert isinstance(part.eval, Dataset)

@@ -344,6 +344,17 @@ class TestWhatIsTaken:
         with pytest.raises(FinetunerError, match=str(tmp_path / "letters")):
             evaluate(Path("letters"), file, columns={"text": "name"})
 
+    def test_rows_that_are_left_out_are_counted_where_they_are_searched(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        rows = [
+            "text,label,part",
+            *(f"{text},{n % 2},{'test' if n % 2 else 'train'}" for n, text in enumerate(words(8))),
+        ]
+        (tmp_path / "a.csv").write_text("\n".join([*rows, ",0,test", ",1,test", ",1,train", "zz,1,test", "yy,0,test"]))
+        evaluate("letters", tmp_path / "a.csv", split_column="part", skip_bad_items=True)
+        assert capsys.readouterr().err.splitlines()[0] == "Skipped 2 rows that cannot be used"
+
     def test_the_layout_of_beir(self, tmp_path: Path) -> None:
         data = graded(9, 60)
         write_beir(data, tmp_path / "beir")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 import finetuner
@@ -214,6 +215,28 @@ def test_images_for_texts(acme: None, tmp_path: Path) -> None:
     assert read_dataset(tmp_path / "a.csv", model.info).summary() == "8 text-image pairs with 3 hard negatives"
     with pytest.raises(OptionError, match="A cross-encoder reads a query and a document as texts"):
         finetuner.mine(model, data, tmp_path / "a.csv", cross_encoder=Letters(), skip_bad_items=True, quiet=True)
+
+
+def test_images_that_cannot_be_written_are_refused_before_the_work(acme: None, tmp_path: Path) -> None:
+    images = [Image.new("RGB", (4, 4), (shade, 0, 0)) for shade in range(6)]
+    data = Dataset((Column("image", "image", images),), ["a", "a", "a", "b", "b", "b"])
+    with pytest.raises(DataError, match=r"no file of its own \(Image\)"):
+        finetuner.mine("pixels", data, tmp_path / "a.csv", quiet=True)
+    assert not (tmp_path / ".a.csv.mining").exists()
+
+
+def test_the_same_pairs_in_another_order_are_not_given_the_scores_of_before(
+    model: finetuner.EmbeddingModel, tmp_path: Path
+) -> None:
+    # Queries, documents and known pairs are the same, each in the same order.
+    rows = [("red cat", "a red cat"), ("old tree", "the tree"), ("red cat", "the tree")]
+    reordered = [rows[0], rows[2], rows[1]]
+    more: dict[str, Any] = {"corpus": Column("more", "text", CORPUS), "scores": True, "quiet": True}
+    with pytest.raises(DataError, match="No row has 3 negatives left"):
+        finetuner.mine(model, dataset(rows), tmp_path / "a.csv", min_score=2, **more)
+    finetuner.mine(model, dataset(reordered), tmp_path / "a.csv", relative_margin=None, **more)
+    finetuner.mine(model, dataset(reordered), tmp_path / "b.csv", relative_margin=None, **more)
+    assert (tmp_path / "a.csv").read_text() == (tmp_path / "b.csv").read_text()
 
 
 def arguments(**settings: Any) -> dict[str, Any]:

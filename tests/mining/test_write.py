@@ -48,7 +48,7 @@ def test_parquet(tmp_path: Path) -> None:
 def test_images_are_written_by_their_path(tmp_path: Path) -> None:
     inside, outside = tmp_path / "photos" / "1.png", Path("/elsewhere/2.png")
     assert as_cells([inside, str(outside)], "image", tmp_path) == ["photos/1.png", str(outside)]
-    with pytest.raises(DataError, match=r"An image in memory \(Image\) cannot be written"):
+    with pytest.raises(DataError, match=r"An image that has no file of its own \(Image\)"):
         as_cells([Image.new("RGB", (2, 2))], "image", tmp_path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -207,6 +208,15 @@ def test_a_loss_that_is_no_number_ends_the_training_before_its_step(bad: float) 
     assert "Try a lower learning rate than 0.01, or precision float32." in message
     assert len(reported) == 4
     assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_what_is_measured_in_the_middle_is_not_counted_as_training() -> None:
+    def is_done(step: int, steps: int) -> bool:
+        time.sleep(0.5)
+        return False
+
+    (epoch,) = train(build_model("letters"), [pairs(InfoNCELoss(), 2)], PLAN, is_done=is_done)
+    assert epoch["seconds"] < 1.5
 
 
 def test_the_history_has_an_entry_for_each_epoch() -> None:

@@ -36,7 +36,7 @@ def read_delimited(path: Path, encoding: str | None = None) -> Table:
         DataError: if a row does not fit the header, or the file is empty or no CSV; with its line.
     """
     csv.field_size_limit(2**31 - 1)
-    delimiter = "\t" if ".tsv" in path.name.lower() else _find_delimiter(path, encoding)
+    delimiter = "\t" if suffix_of(path) == ".tsv" else _find_delimiter(path, encoding)
 
     def rows() -> Rows:
         return _records(path, encoding, delimiter)

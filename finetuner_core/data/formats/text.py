@@ -29,7 +29,7 @@ def open_text(path: Path, encoding: str | None = None) -> Iterator[Iterator[str]
 
     Args:
         path: packed where its name ends in `.gz`, `.bz2` or `.xz`.
-        encoding: of its letters; where not given what its byte-order mark says, else UTF-8.
+        encoding: of its letters, where no byte-order mark says it; where neither does, UTF-8.
 
     Raises:
         OptionError: if there is no such encoding.
@@ -40,8 +40,8 @@ def open_text(path: Path, encoding: str | None = None) -> Iterator[Iterator[str]
             start = stream.read(4)
             stream.seek(0)
             marked = next((name for mark, name in _MARKS if start.startswith(mark)), None)
-            chosen = _known(encoding) if encoding is not None else marked or "utf-8"
-            with TextIOWrapper(stream, encoding=chosen, newline="") as text:
+            given = "utf-8" if encoding is None else _known(encoding)
+            with TextIOWrapper(stream, encoding=marked or given, newline="") as text:
                 yield _lines(text, path)
         except UnicodeDecodeError as error:
             place, byte = _find(path, error)

@@ -54,6 +54,13 @@ def test_what_a_file_says_of_its_encoding(encoding: str, tmp_path: Path) -> None
     file = tmp_path / "a.csv"
     file.write_bytes(as_csv([["a", "b"], *ROWS]).encode(encoding))
     assert cells(read_table(file)) == ROWS
+    named = read_table(file, "cp1252" if encoding == "utf-16" else "utf-8")
+    assert (list(named.columns), cells(named)) == (["a", "b"], ROWS)
+
+
+def test_what_divides_fields_is_told_by_the_end_of_a_name_alone(tmp_path: Path) -> None:
+    (tmp_path / "old.tsv.csv").write_text("a,b\n1,2\n")
+    assert [*read_table(tmp_path / "old.tsv.csv").columns] == ["a", "b"]
 
 
 def test_an_encoding_that_is_named(tmp_path: Path) -> None:
