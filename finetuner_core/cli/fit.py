@@ -112,9 +112,9 @@ def fit(
     MODEL is a name of finetuner list, namespace/name, or a folder written as a path: ./model.
 
     TRAIN is a table (CSV, TSV, JSONL, Parquet, ...) with the columns text,label or image,label or anchor,positive or
-    text,image; a folder with a folder of images for each label; an .npz file with the arrays vectors and labels; a BEIR
-    folder; and more: finetuner check TRAIN says what it sees in it. Of several, each step takes a batch of one; --loss
-    and --weight are then given once for each, --loss once for all.
+    text,image; a folder with a folder of images for each label; a WebDataset tar; an .npz file with the arrays vectors
+    and labels; a BEIR folder; and more: finetuner check TRAIN says what it sees in it. Of several, each step takes a
+    batch of one; --weight is then given for each, and --loss once for all or for each.
     """
     import finetuner_core
 
