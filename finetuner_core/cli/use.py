@@ -86,7 +86,7 @@ def encode(
     batch_size: int | None,
     device: str | None,
 ) -> None:
-    """Writes the embeddings of the items in DATA, in their order: a table, a text file, an image folder, a tar, an .npz."""
+    """Writes the embeddings of the items in DATA, in their order: a table, an image folder, a tar, an .npz."""
     file = Path(out).expanduser().absolute()
     if file.suffix != ".npy":
         raise FolderError(f'{out} must end in ".npy": the vectors are written in numpy\'s format.')
