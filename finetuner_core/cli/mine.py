@@ -32,6 +32,7 @@ from finetuner_core.values import quote
 @parameters.columns
 @click.option("--split-column", metavar="HEADER", help="Mine only for rows in which it holds train.")
 @parameters.skip_bad_items
+@parameters.encoding
 @batch_size
 @device
 @click.option("--seed", type=int, metavar="N", help="What every random choice follows from. [0]")

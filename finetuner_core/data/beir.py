@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeGuard, cast
 
 import numpy as np
 
@@ -31,9 +31,11 @@ Texts: TypeAlias = ArrowCells | Sequence[Any]
 _NULL = re.compile(r'"title"\s*:\s*null')
 
 
-def is_beir(path: str | Path) -> bool:
-    """Whether a path is a folder of that layout, or judgements in one."""
-    path = Path(path)
+def is_beir(data: object) -> TypeGuard[str | Path]:
+    """Whether something is the path of a folder of that layout, or of judgements in one."""
+    if not isinstance(data, str | Path):
+        return False
+    path = Path(data)
     folder = path.parent.parent if _is_qrels(path) else path
     return any((folder / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz"))
 

@@ -9,6 +9,7 @@ from typing import Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 
+from finetuner_core.data.cells import number_hashes
 from finetuner_core.errors import DataError
 from finetuner_core.values import SIDES, Modality, Side
 
@@ -85,11 +86,10 @@ class Column:
         """
         if isinstance(self.items, Cells):
             return self.items.identities()
-        return number(
-            [vector.tobytes() for vector in self.items]
-            if isinstance(self.items, np.ndarray)
-            else [item if isinstance(item, Hashable) else id(item) for item in self.items]
-        )
+        if isinstance(self.items, np.ndarray):  # by 64 bits of a hash, so that no second copy of all is in memory
+            hashes = np.fromiter((hash(vector.tobytes()) for vector in self.items), np.int64, len(self.items))
+            return number_hashes(hashes).astype(np.int64)
+        return number([item if isinstance(item, Hashable) else id(item) for item in self.items])
 
 
 @dataclass(frozen=True)

@@ -52,13 +52,32 @@ def find_problems(data: Dataset, batch_size: int) -> list[Problem]:
 
 def find_eval_problems(data: Dataset | SearchSet) -> list[Problem]:
     """What is wrong with data for evaluation: where there is nothing to find."""
+    try:
+        check_evaluable(data)
+    except DataError as error:
+        return [Problem("error", str(error).replace("\n", " "))]
+    return []
+
+
+def check_evaluable(data: Dataset | SearchSet) -> None:
+    """Whether there is anything to find in data, or anything to compare with.
+
+    Raises:
+        DataError: if no label stands on two items, no query has a judgement, or all scores are the same.
+    """
     if isinstance(data, SearchSet):
         if not data.judgements.counts.any():
-            return [Problem("error", f"{data.source}: no query has a judgement, so it is not known what to find.")]
+            raise DataError(f"{data.source}: no query has a judgement, so it is not known what to find.")
     elif data.form == "labelled" and int(data.classes.max()) + 1 == len(data):
-        text = f"{data.source}: each of the {len(data):,} items for evaluation has a label of its own."
-        return [Problem("error", f"{text} Labels of two items or more give something to find.")]
-    return []
+        raise DataError(
+            f"{data.source}: each of its {len(data)} items has a label of its own, so there is nothing to find.\n"
+            "Evaluation needs labels with two items or more."
+        )
+    elif data.scores is not None:
+        # Of several candidates those of one row are compared, of one those of all rows.
+        beside = data.scores[:, :1] if data.scores.shape[1] > 1 else data.scores[:1]
+        if (data.scores == beside).all():
+            raise DataError(f"{data.source}: all scores are the same, so there is no order to compare with.")
 
 
 def _labelled(data: Dataset) -> list[str]:

@@ -180,11 +180,11 @@ def _read_part(
     data = given.data
     held_out: Dataset | SearchSet | None = None
     how = ""
-    if split_column is not None and (isinstance(data, Dataset) or has_evaluation or _is_folder_of_qrels(data)):
+    if split_column is not None and (isinstance(data, Dataset) or has_evaluation or is_beir(data)):
         raise OptionError("split_column tells rows of one file apart: give a file, and no evaluation data.")
     if isinstance(data, SearchSet):
         raise DataError(f"{data.source} is a search set. To train on it, give its pairs().")
-    if _is_folder_of_qrels(data):
+    if is_beir(data):
         reading = Reading(read_beir(data, "train").pairs(), {})
         if not has_evaluation:
             held_out, how = _other_judgements(_folder_of(data), reading.dataset.source)
@@ -206,7 +206,7 @@ def _read_part(
         held_out, skipped_too = usable(held_out, skip_bad_items=skip_bad_items)
         skipped += skipped_too
     return Part(
-        given.name or (_folder_of(data).name if _is_folder_of_qrels(data) else Path(train.source).name),
+        given.name or (_folder_of(data).name if is_beir(data) else Path(train.source).name),
         train,
         held_out,
         how,
@@ -223,7 +223,7 @@ def _read_evaluation(
     info: BackboneInfo | None, data: Any, columns: Mapping[str, str] | None, skip_bad_items: bool, encoding: str | None
 ) -> tuple[Dataset | SearchSet, int]:
     if not isinstance(data, Dataset | SearchSet):
-        if isinstance(data, str | Path) and is_beir(data):
+        if is_beir(data):
             data = read_beir(data)
         else:
             reading = understand(read_table(data, encoding), info, columns, skip_bad_items=skip_bad_items)
@@ -232,10 +232,6 @@ def _read_evaluation(
             return dataset, reading.skipped + skipped
     _check_modalities(info, data)
     return (data, 0) if isinstance(data, SearchSet) else usable(data, skip_bad_items=skip_bad_items)
-
-
-def _is_folder_of_qrels(data: Any) -> bool:
-    return isinstance(data, str | Path) and is_beir(data)
 
 
 def _folder_of(data: str | Path) -> Path:

@@ -11,6 +11,7 @@ import numpy as np
 from finetuner_core.artifacts.saved import find_row, model_name
 from finetuner_core.data.beir import is_beir, read_beir, take
 from finetuner_core.data.dataset import Cells, Column, Dataset
+from finetuner_core.data.findings import check_evaluable
 from finetuner_core.data.forms import understand, understand_splits
 from finetuner_core.data.search_set import SearchSet
 from finetuner_core.data.tables import read_table
@@ -95,6 +96,7 @@ def evaluate_dataset(
     batch_size: int | None = None,
 ) -> Evaluation:
     """`evaluate` for data that is known to be readable."""
+    check_evaluable(data)
     _check_metrics(data, metrics)
     for width in widths:
         if not 1 <= width <= model.output_dim:
@@ -115,22 +117,6 @@ def evaluate_dataset(
     return whole.with_parts({f"width {width}": measured(width) for width in widths})
 
 
-def check_evaluable(data: Dataset | SearchSet) -> None:
-    """Whether there is anything to find in data.
-
-    Raises:
-        DataError: if no label stands on two items, or no query has a judgement.
-    """
-    if isinstance(data, SearchSet):
-        if not data.judgements.counts.any():
-            raise DataError(f"{data.source}: no query has a judgement, so it is not known what to find.")
-    elif data.form == "labelled" and int(data.classes.max()) + 1 == len(data):
-        raise DataError(
-            f"{data.source}: each of its {len(data)} items has a label of its own, so there is nothing to find.\n"
-            "Evaluation needs labels with two items or more."
-        )
-
-
 def _read(
     data: object,
     info: BackboneInfo,
@@ -140,7 +126,7 @@ def _read(
     encoding: str | None,
 ) -> tuple[Dataset | SearchSet, int]:
     """The data, and how many of its rows were left out."""
-    if isinstance(data, str | Path) and is_beir(data):
+    if is_beir(data):
         if "text" not in info.modalities:
             raise DataError(
                 f"{info.name} takes {' and '.join(f'{each}s' for each in info.modalities)}; {data} has texts."
@@ -167,7 +153,6 @@ def _check_metrics(data: Dataset | SearchSet, names: Sequence[str] | None) -> No
 def _evaluate_labelled(
     encode: Encode, data: Dataset, metrics: Sequence[str] | None
 ) -> Callable[[int | None], Evaluation]:
-    check_evaluable(data)
     (column,) = data.columns
     asking = np.flatnonzero(np.bincount(data.classes)[data.classes] > 1)
     relevance = SameLabel(data.classes, asking)
@@ -187,7 +172,6 @@ def _evaluate_search(
     encode: Encode, data: SearchSet, metrics: Sequence[str] | None
 ) -> Callable[[int | None], Evaluation]:
     """The queries ask the corpus; where the two are of different modalities, the corpus asks them as well."""
-    check_evaluable(data)
     functions = find_metrics(DEFAULT if metrics is None else metrics)
     both = data.queries.modality != data.corpus.modality
     queries = data.queries if both else data.queries.select(np.flatnonzero(data.judgements.counts))

@@ -43,14 +43,9 @@ def correlate(encode: Encode, data: Dataset, metrics: Sequence[str] | None) -> C
 
     Returns:
         What gives the evaluation for a width of the vectors.
-
-    Raises:
-        DataError: if all scores are the same.
     """
     scores = np.asarray(data.scores, np.float64)
     rows = np.flatnonzero((scores != scores[:, :1]).any(axis=1)) if scores.shape[1] > 1 else np.arange(len(scores))
-    if not len(rows) or (scores[rows] == scores[rows[0], 0]).all():
-        raise DataError(f"{data.source}: all scores are the same, so there is no order to compare with.")
     names = CORRELATIONS if metrics is None else metrics
     anchors, *candidates = (encode(column, side) for column, side in zip(data.columns, data.sides, strict=True))
 

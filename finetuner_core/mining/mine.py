@@ -44,6 +44,7 @@ def mine(
     split_column: str | None = None,
     batch_size: int | None = None,
     skip_bad_items: bool = False,
+    encoding: str | None = None,
     device: str = "auto",
     seed: int = 0,
     quiet: bool = False,
@@ -80,6 +81,7 @@ def mine(
         split_column: a column of the file; only rows where it holds `train` are mined for.
         batch_size: how many items are computed at a time.
         skip_bad_items: whether rows that cannot be used are left out instead of ending the run.
+        encoding: of files of text that are neither UTF-8 nor say so themselves, such as `"cp1252"`.
         device: where to compute: `cuda`, `mps`, `cpu`, or `auto` for the best there is. A model that is built already
             stays where it is.
         seed: what every random choice follows from.
@@ -101,7 +103,14 @@ def mine(
         if isinstance(given, str | Path) and Path(given).expanduser().absolute() == file:
             raise FolderError(f"{out} holds what is to be mined for, and would be replaced.\nWrite to another file.")
     task, skipped = read_task(
-        info, data, corpus, columns=columns, split_column=split_column, skip_bad_items=skip_bad_items, seed=seed
+        info,
+        data,
+        corpus,
+        columns=columns,
+        split_column=split_column,
+        skip_bad_items=skip_bad_items,
+        encoding=encoding,
+        seed=seed,
     )
     if len(task.documents) <= skip_top + negatives:
         raise DataError(

@@ -25,6 +25,7 @@ def read_task(
     columns: Mapping[str, str] | None,
     split_column: str | None,
     skip_bad_items: bool,
+    encoding: str | None,
     seed: int,
 ) -> tuple[Task, int]:
     """What is to be mined, and how many rows were left out because they cannot be used; the parameters are `mine`'s.
@@ -33,7 +34,7 @@ def read_task(
         OptionError: if the parameters contradict each other.
         DataError: if the data cannot be read, or does not fit the model.
     """
-    if isinstance(data, str | Path) and is_beir(data):
+    if is_beir(data):
         if columns or split_column:
             raise OptionError(f"{data} has the layout of BEIR: columns and split_column do not apply to it.")
         data = read_beir(data, "train")
@@ -41,12 +42,12 @@ def read_task(
     if isinstance(data, SearchSet):
         documents.append(data.corpus)
         data = data.pairs()
-    reading = _read(info, data, columns, split_column, skip_bad_items)
+    reading = _read(info, data, columns, split_column, skip_bad_items, encoding)
     dataset = reading.dataset
     if isinstance(corpus, Column):
         documents.append(corpus)
     elif corpus is not None:
-        documents.append(find_items(read_table(corpus), info, None, dataset.columns[-1].modality))
+        documents.append(find_items(read_table(corpus, encoding), info, None, dataset.columns[-1].modality))
     for column in (*dataset.columns, *documents):
         if column.modality not in info.modalities:
             takes = " and ".join(f"{modality}s" for modality in info.modalities)
@@ -56,13 +57,18 @@ def read_task(
 
 
 def _read(
-    info: BackboneInfo, data: Any, columns: Mapping[str, str] | None, split_column: str | None, skip_bad_items: bool
+    info: BackboneInfo,
+    data: Any,
+    columns: Mapping[str, str] | None,
+    split_column: str | None,
+    skip_bad_items: bool,
+    encoding: str | None,
 ) -> Reading:
     if isinstance(data, Dataset):
         if split_column:
             raise OptionError("split_column tells rows of a file apart: give a file.")
         return Reading(data, {})
-    table = read_table(data)
+    table = read_table(data, encoding)
     if split_column is None:
         return understand(table, info, columns, skip_bad_items=skip_bad_items)
     return understand_splits(table, info, split_column, columns, skip_bad_items=skip_bad_items)[0]

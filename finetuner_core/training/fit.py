@@ -13,9 +13,10 @@ import torch
 from finetuner_core.artifacts.folder import check_writable, write_folder, write_json
 from finetuner_core.artifacts.saved import find_row, model_name
 from finetuner_core.data.dataset import Column, Dataset
+from finetuner_core.data.findings import check_evaluable
 from finetuner_core.data.sources import Sources, read_sources
 from finetuner_core.errors import OptionError
-from finetuner_core.evaluation.evaluate import check_evaluable, evaluate_dataset
+from finetuner_core.evaluation.evaluate import evaluate_dataset
 from finetuner_core.evaluation.report import render_comparison
 from finetuner_core.evaluation.result import Evaluation
 from finetuner_core.losses.build import build_loss

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -107,10 +108,13 @@ def test_what_training_would_fail_of(data: Dataset, batch_size: int, text: str) 
 
 def test_evaluation_without_anything_to_find() -> None:
     (problem,) = find_eval_problems(labelled([("a", "x"), ("b", "y")]))
-    assert (problem.kind, "each of the 2 items for evaluation has a label of its own" in problem.text) == (
-        "error",
-        True,
-    )
+    assert (problem.kind, "each of its 2 items has a label of its own" in problem.text) == ("error", True)
+    pairs = data_of([("a", "x"), ("b", "y")])
+    for scores, wrong in (([[1], [1]], 1), ([[1], [2]], 0)):
+        assert len(find_eval_problems(replace(pairs, scores=np.array(scores, np.float32)))) == wrong
+    candidates = data_of([("a", "x", "y"), ("b", "y", "z")])
+    for scores, wrong in (([[1, 1], [2, 2]], 1), ([[1, 1], [1, 2]], 0)):
+        assert len(find_eval_problems(replace(candidates, scores=np.array(scores, np.float32)))) == wrong
     assert find_eval_problems(labelled([("a", "x"), ("b", "x")])) == []
     assert find_eval_problems(SearchSet.of_pairs(data_of([("a", "x")]))) == []
 

@@ -14,9 +14,10 @@ from scipy.stats import pearsonr, spearmanr
 import finetuner
 from finetuner_core.data.beir import take
 from finetuner_core.data.dataset import Column, Dataset
+from finetuner_core.data.findings import check_evaluable
 from finetuner_core.data.search_set import Judgements, SearchSet
 from finetuner_core.errors import DataError, FinetunerError, OptionError
-from finetuner_core.evaluation.evaluate import check_evaluable, evaluate
+from finetuner_core.evaluation.evaluate import evaluate
 from finetuner_core.evaluation.metrics import DEFAULT, LABELLED
 from finetuner_core.modeling.build import build_model
 from finetuner_core.modeling.embedding_model import EmbeddingModel

@@ -217,6 +217,17 @@ def test_images_for_texts(acme: None, tmp_path: Path) -> None:
         finetuner.mine(model, data, tmp_path / "a.csv", cross_encoder=Letters(), skip_bad_items=True, quiet=True)
 
 
+def test_files_in_another_encoding(model: finetuner.EmbeddingModel, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("anchor,positive\n" + "".join(f"é{n},ü{n}\n" for n in range(6)), "cp1252")
+    (tmp_path / "more.txt").write_text("ö\nä\n", "cp1252")
+    finetuner.mine(
+        model, tmp_path / "a.csv", tmp_path / "b.csv", corpus=tmp_path / "more.txt", relative_margin=None,
+        encoding="cp1252", quiet=True,
+    )  # fmt: skip
+    letters = set("".join(cell for row in read(tmp_path / "b.csv") for cell in row.values()))
+    assert {"é", "ü"} <= letters <= {*"éüöä0123456789"}
+
+
 def test_images_that_cannot_be_written_are_refused_before_the_work(acme: None, tmp_path: Path) -> None:
     images = [Image.new("RGB", (4, 4), (shade, 0, 0)) for shade in range(6)]
     data = Dataset((Column("image", "image", images),), ["a", "a", "a", "b", "b", "b"])
