@@ -81,7 +81,7 @@ def evaluate(
     for count, what in ((skipped, "rows that cannot be used"), (unreadable, "images that cannot be read")):
         if count:
             print(f"Skipped {count:,} {what}", file=sys.stderr)
-    _check_metrics(data, metrics)
+    check_metrics(data, metrics)
     if not isinstance(model, EmbeddingModel):
         model = build_model(model_name(model)).to(choose_device(device))
     return evaluate_dataset(model, data, metrics=metrics, widths=widths, batch_size=batch_size)
@@ -97,7 +97,7 @@ def evaluate_dataset(
 ) -> Evaluation:
     """`evaluate` for data that is known to be readable."""
     check_evaluable(data)
-    _check_metrics(data, metrics)
+    check_metrics(data, metrics)
     for width in widths:
         if not 1 <= width <= model.output_dim:
             raise OptionError(f"widths has {width}; the model's vectors are {model.output_dim} wide.")
@@ -142,8 +142,12 @@ def _read(
     return reading.dataset, reading.skipped
 
 
-def _check_metrics(data: Dataset | SearchSet, names: Sequence[str] | None) -> None:
-    """Before anything is encoded."""
+def check_metrics(data: Dataset | SearchSet, names: Sequence[str] | None) -> None:
+    """Whether all metrics are such as data of that form has.
+
+    Raises:
+        OptionError: if one is not.
+    """
     if isinstance(data, Dataset) and data.form == "scored":
         check_correlations(names or ())
     else:

@@ -82,12 +82,12 @@ def choose_judge(
     Args:
         data: what is measured.
         before: a measurement of it.
-        metric: its name; else the one that says most of data of that form.
+        metric: its name; else the one that says most of data of that form, or the first that is measured.
 
     Raises:
         OptionError: if it is not measured.
     """
-    metrics = {name: metric or _metric(own) for name, own in data.evals.items()}
+    metrics = {name: metric or _metric(own, before[name]) for name, own in data.evals.items()}
     for name, chosen in metrics.items():
         if chosen not in before[name]:
             raise OptionError(
@@ -97,10 +97,10 @@ def choose_judge(
     return lambda measured: sum(measured[name][chosen] for name, chosen in metrics.items()) / len(metrics)
 
 
-def _metric(data: Dataset | SearchSet) -> str:
-    if isinstance(data, SearchSet):
-        return "ndcg@10"
-    return {"labelled": "map", "pairs": "ndcg@10", "scored": "spearman"}[data.form]
+def _metric(data: Dataset | SearchSet, measured: Evaluation) -> str:
+    form = "pairs" if isinstance(data, SearchSet) else data.form
+    usual = {"labelled": "map", "pairs": "ndcg@10", "scored": "spearman"}[form]
+    return usual if usual in measured else next(iter(measured))
 
 
 def choose_batches(data: Dataset, settings: Settings) -> ClassBatches | PairBatches:

@@ -16,7 +16,7 @@ from finetuner_core.data.dataset import Column, Dataset
 from finetuner_core.data.findings import check_evaluable
 from finetuner_core.data.sources import Sources, read_sources
 from finetuner_core.errors import OptionError
-from finetuner_core.evaluation.evaluate import evaluate_dataset
+from finetuner_core.evaluation.evaluate import check_metrics, evaluate_dataset
 from finetuner_core.evaluation.report import render_comparison
 from finetuner_core.evaluation.result import Evaluation
 from finetuner_core.losses.build import build_loss
@@ -133,7 +133,8 @@ def fit(
             that the run ends with. They are chosen on the evaluation data, whose metrics flatter them for it.
         patience: after how many such evaluations without a better one training ends.
         best_metric: what decides which weights are best; where not given `map` for labelled data, `ndcg@10` for pairs,
-            `spearman` for scored ones. Of several evaluation sets it is the mean.
+            `spearman` for scored ones, or the first of `metrics` where that is not among them. Of several evaluation
+            sets it is the mean.
         augment: what happens to training images: `none`, `crop` (another part each time), `crop+mirror`; `auto` crops,
             and mirrors labelled photos in colour. Greyscale pictures (characters, scans) and images with texts, which
             may speak of left and right, are not mirrored.
@@ -210,6 +211,7 @@ def fit(
     )
     for held_out in data.evals.values():
         check_evaluable(held_out)
+        check_metrics(held_out, metrics)
     losses = [choose_loss(part, loss, loss_options, two_towers=text_model is not None) for part in data.parts]
     batches = [choose_batches(part.train, settings) for part in data.parts]
     weights = [part.weight for part in data.parts if part.weight is not None] or None

@@ -718,6 +718,17 @@ class TestInTheMiddle:
         assert result.after["recall@1"] == max(check.value for check in result.checks)
         assert [*result.after] == ["recall@1", "mrr"]
 
+    def test_no_metric_is_refused_before_the_model_is_loaded(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delattr(fit_module, "build_model")
+        with pytest.raises(OptionError, match='There is no metric "recal@5"'):
+            fit("letters", labelled_texts(tmp_path), metrics=["recal@5"], **FAST)
+
+    def test_by_the_first_that_is_measured_where_the_usual_one_is_not(self, tmp_path: Path) -> None:
+        result = fit("letters", labelled_texts(tmp_path), eval_every=3, metrics=["mrr", "recall@1"], **FAST)
+        assert result.after["mrr"] == max(check.value for check in result.checks)
+
     def test_a_metric_that_is_not_measured(self, tmp_path: Path) -> None:
         with pytest.raises(OptionError, match=r'best_metric is "mapp", which is not measured on .* Did you mean "map"'):
             fit("letters", labelled_texts(tmp_path), eval_every=3, best_metric="mapp", **FAST)
