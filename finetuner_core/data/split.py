@@ -17,7 +17,7 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
 
     Labelled data is split by class where that holds out at least five classes: the evaluation then asks for classes
     that training never saw, which is what a search over new things needs. With fewer classes, a share of each one's
-    items is held out. Pairs and scored rows are split so that no anchor, or for text with images no image, is on both
+    different items is held out. Pairs and scored rows are split so that no anchor, or for text with images no image, is on both
     sides. What stands beside it may be: a document of the one side can be found for a query of the other.
 
     Args:
@@ -43,7 +43,10 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
         drawn = _draw_groups(dataset.classes, share, rng)
         how = "whole classes"
     else:
-        drawn = _draw_within(dataset.classes, share, rng)
+        # Of what stands twice in its class both go the same way: else training would know what it is asked for.
+        items = dataset.columns[0].identities
+        _, first, which = np.unique(dataset.classes * len(items) + items, return_index=True, return_inverse=True)
+        drawn = _draw_within(dataset.classes[first], share, rng)[which]
         how = "some of every class"
     train, held_out = np.flatnonzero(~drawn), np.flatnonzero(drawn)
     if not len(train) or not len(held_out):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from finetuner_core.data.dataset import Cells
 from finetuner_core.errors import DataError
-from finetuner_core.values import near, quote
+from finetuner_core.values import quote
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
@@ -40,25 +40,6 @@ class Table:
         if self.place_of is not None:
             return self.place_of(row)
         return f"{self.source}, line {self.line_of(row)}" if self.line_of else f"{self.source}, row {row}"
-
-    def rename(self, columns: Mapping[str, str]) -> Table:
-        """The table with headers mapped to the names that Finetuner knows.
-
-        Args:
-            columns: for each name that Finetuner knows, the header in the file.
-
-        Raises:
-            DataError: if the file has no such header.
-        """
-        for header in columns.values():
-            if header not in self.columns:
-                found = ", ".join(self.columns)
-                raise DataError(
-                    f"{self.source} has no column {quote(header)}.{near(header, self.columns)}\nIt has: {found}."
-                )
-        renamed = {name: self.columns[header] for name, header in columns.items()}
-        rest = {name: cells for name, cells in self.columns.items() if name not in columns}
-        return replace(self, columns=renamed | rest)
 
 
 def read_table(data: object, encoding: str | None = None) -> Table:

@@ -109,3 +109,11 @@ def test_too_little_to_hold_anything_out(data: Dataset, share: float) -> None:
 def test_the_share_must_be_one(share: float) -> None:
     with pytest.raises(OptionError, match=rf"^val_split is {share}; it must be between 0 and 1, such as 0\.2\.$"):
         hold_out(labelled([9, 9]), share, 0)
+
+
+def test_what_stands_twice_in_its_class_is_on_one_side() -> None:
+    texts = [f"{label}{number}" for label in "ab" for number in range(8) for _ in range(2)]
+    data = Dataset((Column("text", "text", texts),), [text[0] for text in texts])
+    train, held_out, how = hold_out(data, 0.25, 0)
+    assert (how, len(train), len(held_out)) == ("some of every class", 24, 8)
+    assert not {*train.columns[0].take(range(24))} & {*held_out.columns[0].take(range(8))}

@@ -142,24 +142,3 @@ def test_what_cannot_be_read(tmp_path: Path, name: str, message: str) -> None:
 def test_a_name_that_the_system_refuses(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read: File name too long"):
         read_table(tmp_path / ("x" * 300 + ".csv"))
-
-
-class TestRename:
-    table = Table(Path("a.csv"), {"name": ["n"], "text": ["t"], "label": ["l"]})
-
-    def test_maps_headers(self) -> None:
-        assert columns_of(self.table.rename({"text": "name"})) == {"text": ["n"], "name": ["n"], "label": ["l"]}
-        assert columns_of(self.table.rename({"text": "label", "label": "text"})) == {
-            "text": ["l"],
-            "label": ["t"],
-            "name": ["n"],
-        }
-        assert columns_of(self.table.rename({})) == columns_of(self.table)
-
-    @pytest.mark.parametrize(
-        ("header", "hint"), [("nmae", ' Did you mean "name"?'), ("TEXT", ' Did you mean "text"?'), ("zzz", "")]
-    )
-    def test_an_unknown_header_gets_near_names(self, header: str, hint: str) -> None:
-        with pytest.raises(DataError) as caught:
-            self.table.rename({"text": header})
-        assert str(caught.value) == f'a.csv has no column "{header}".{hint}\nIt has: name, text, label.'
