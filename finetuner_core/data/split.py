@@ -17,8 +17,8 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
 
     Labelled data is split by class where that holds out at least five classes: the evaluation then asks for classes
     that training never saw, which is what a search over new things needs. With fewer classes, a share of each one's
-    different items is held out. Pairs and scored rows are split so that no anchor, or for text with images no image, is on both
-    sides. What stands beside it may be: a document of the one side can be found for a query of the other.
+    different items is held out. Pairs and scored rows are split so that no anchor, or for text with images no image, is
+    on both sides. What stands beside it may be: a document of the one side can be found for a query of the other.
 
     Args:
         dataset: what to split.
@@ -51,7 +51,7 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
     train, held_out = np.flatnonzero(~drawn), np.flatnonzero(drawn)
     if not len(train) or not len(held_out):
         needs = (
-            f": at least {MIN_HELD_OUT_CLASSES} whole classes, or two items of a class with four"
+            f": at least {MIN_HELD_OUT_CLASSES} whole classes, or two different items of a class with four"
             if dataset.form == "labelled"
             else ""
         )

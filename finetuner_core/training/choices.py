@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -13,6 +13,7 @@ from finetuner_core.data.images import are_grey
 from finetuner_core.data.search_set import SearchSet
 from finetuner_core.data.sources import Part, Sources
 from finetuner_core.errors import DataError, OptionError
+from finetuner_core.evaluation.evaluate import check_metrics
 from finetuner_core.evaluation.result import Evaluation
 from finetuner_core.losses.build import loss_options
 from finetuner_core.modeling.embedding_model import EmbeddingModel
@@ -72,6 +73,26 @@ def _loss_name(data: Dataset) -> str:
         return "infonce"
     # Only the order of the scores of pairs is known to mean something; those of candidates are a teacher's.
     return "cosent" if len(data.columns) == 2 else "kl"
+
+
+def choose_metrics(data: Sources, names: Sequence[str] | None) -> dict[str, Sequence[str] | None]:
+    """For each evaluation data those of some metrics that its form has; None, for the usual ones, where it has none.
+
+    Raises:
+        OptionError: if one is a metric of no evaluation data.
+    """
+
+    def has(own: Dataset | SearchSet, name: str) -> bool:
+        try:
+            check_metrics(own, [name])
+        except OptionError:
+            return False
+        return True
+
+    for name in names or ():
+        if not any(has(own, name) for own in data.evals.values()):
+            check_metrics(data.eval, [name])
+    return {each: [name for name in names or () if has(own, name)] or None for each, own in data.evals.items()}
 
 
 def choose_judge(

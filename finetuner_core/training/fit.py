@@ -16,7 +16,7 @@ from finetuner_core.data.dataset import Column, Dataset
 from finetuner_core.data.findings import check_evaluable
 from finetuner_core.data.sources import Sources, read_sources
 from finetuner_core.errors import OptionError
-from finetuner_core.evaluation.evaluate import check_metrics, evaluate_dataset
+from finetuner_core.evaluation.evaluate import evaluate_dataset
 from finetuner_core.evaluation.report import render_comparison
 from finetuner_core.evaluation.result import Evaluation
 from finetuner_core.losses.build import build_loss
@@ -25,7 +25,7 @@ from finetuner_core.modeling.build import build_model
 from finetuner_core.modeling.device import choose_device
 from finetuner_core.modeling.embedding_model import EmbeddingModel
 from finetuner_core.training.best import BestWeights
-from finetuner_core.training.choices import choose_batches, choose_judge, choose_loss, choose_plan
+from finetuner_core.training.choices import choose_batches, choose_judge, choose_loss, choose_metrics, choose_plan
 from finetuner_core.training.freezing import batch_statistics
 from finetuner_core.training.freezing import freeze as freeze_model
 from finetuner_core.training.loop import train
@@ -128,7 +128,8 @@ def fit(
             et al. 2022, https://arxiv.org/abs/2205.13147). Each is evaluated as well.
         memory: how many embeddings of past batches are compared with beside those of the batch (Wang et al. 2020,
             https://arxiv.org/abs/1912.06798).
-        metrics: what is measured, such as `["recall@20", "ndcg@10"]`; see `docs/evaluation.md`.
+        metrics: what is measured, such as `["recall@20", "ndcg@10"]`; see `docs/evaluation.md`. Of several
+            evaluation sets each is measured by those that data of its form has.
         eval_every: after how many steps to evaluate in the middle of training. The weights that were best are those
             that the run ends with. They are chosen on the evaluation data, whose metrics flatter them for it.
         patience: after how many such evaluations without a better one training ends.
@@ -168,6 +169,8 @@ def fit(
         device=device,
         seed=seed,
     )
+    if best_metric is not None and eval_every is None:
+        raise OptionError("best_metric chooses among weights in the middle of training: give eval_every as well.")
     progress = Progress(quiet=quiet)
     if out is not None:
         check_writable(out)
@@ -211,7 +214,7 @@ def fit(
     )
     for held_out in data.evals.values():
         check_evaluable(held_out)
-        check_metrics(held_out, metrics)
+    metrics_of = choose_metrics(data, metrics)
     losses = [choose_loss(part, loss, loss_options, two_towers=text_model is not None) for part in data.parts]
     batches = [choose_batches(part.train, settings) for part in data.parts]
     weights = [part.weight for part in data.parts if part.weight is not None] or None
@@ -261,7 +264,10 @@ def fit(
     widths = sorted({*settings.matryoshka} - {model.output_dim}, reverse=True)
 
     def measure(model: EmbeddingModel = model) -> dict[str, Evaluation]:
-        return {name: evaluate_dataset(model, own, metrics=metrics, widths=widths) for name, own in data.evals.items()}
+        return {
+            name: evaluate_dataset(model, own, metrics=metrics_of[name], widths=widths)
+            for name, own in data.evals.items()
+        }
 
     before = measure()
     with TemporaryDirectory(prefix="finetuner-") as scratch:

@@ -99,7 +99,7 @@ def test_follows_from_the_seed(data: Dataset) -> None:
 def test_too_little_to_hold_anything_out(data: Dataset, share: float) -> None:
     with pytest.raises(DataError) as caught:
         hold_out(data, share, 0)
-    needs = "" if data.labels is None else ": at least 5 whole classes, or two items of a class with four"
+    needs = "" if data.labels is None else ": at least 5 whole classes, or two different items of a class with four"
     assert str(caught.value) == (
         f"the data has {data.summary()}, too few to hold out {share:.0%}{needs}.\nGive evaluation data of its own."
     )

@@ -449,7 +449,7 @@ class TestBeforeTheModelIsLoaded:
             ("text,label\na,b,c\n", "line 2: 3 fields where the header has 2"),
             ("text,label\na,\nb,c\n", "line 2: the label is empty"),
             ("text,label\na,x\nb,y\nc,z\n", "too few to hold out|a label of its own"),
-            ("text,label\n" + "a,x\nb,x\n" * 10, "has 1 labels"),
+            ("text,label\n" + "".join(f"a{n},x\n" for n in range(20)), "has 1 labels"),
             ("anchor,positive\n" + "".join(f"a{n},b{n}\n" for n in range(15)), "12 pairs .* fewer than a batch of 16"),
         ],
     )
@@ -675,6 +675,16 @@ def test_hard_negatives(loss: str, tmp_path: Path) -> None:
     assert result.after["ndcg@10"] > result.before["ndcg@10"] + 0.1
 
 
+def test_of_several_data_sets_each_is_measured_by_the_metrics_of_its_form(tmp_path: Path) -> None:
+    sets = [TrainingSet(text_pairs(tmp_path), name="pairs"), TrainingSet(scored_pairs(tmp_path), name="scores")]
+    result = fit("letters", sets, metrics=["mrr", "pearson"], **FAST)
+    assert [[*each.after] for each in result.measured] == [["mrr"], ["pearson"]]
+    result = fit("letters", sets, metrics=["mrr"], **FAST)
+    assert [[*each.after] for each in result.measured] == [["mrr"], ["spearman", "pearson"]]
+    with pytest.raises(OptionError, match='There is no metric "mr"'):
+        fit("letters", sets, metrics=["mrr", "mr"], **FAST)
+
+
 def test_several_data_sets_each_with_its_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sets = [
         TrainingSet(text_pairs(tmp_path), weight=2, name="pairs"),
@@ -717,6 +727,10 @@ class TestInTheMiddle:
         result = fit("letters", data, eval_every=3, best_metric="recall@1", metrics=["recall@1", "mrr"], **FAST)
         assert result.after["recall@1"] == max(check.value for check in result.checks)
         assert [*result.after] == ["recall@1", "mrr"]
+
+    def test_without_the_middle_there_is_no_best(self, tmp_path: Path) -> None:
+        with pytest.raises(OptionError, match="best_metric chooses among weights.*give eval_every as well"):
+            fit("letters", labelled_texts(tmp_path), best_metric="map", **FAST)
 
     def test_no_metric_is_refused_before_the_model_is_loaded(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
