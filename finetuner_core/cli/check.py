@@ -26,8 +26,12 @@ if TYPE_CHECKING:
 @click.option("--val-split", type=float, default=0.2, metavar="SHARE", help="The share of DATA that is held out. [0.2]")
 @parameters.skip_bad_items
 @parameters.encoding
-@click.option("--batch-size", type=int, default=64, metavar="N", help="Items, or pairs, in a step. [64]")
-@click.option("--seed", type=int, default=0, metavar="N", help="What is held out follows from it. [0]")
+@click.option(
+    "--batch-size", type=click.IntRange(min=2), default=64, metavar="N", help="Items, or pairs, in a step. [64]"
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, metavar="N", help="What is held out follows from it. [0]"
+)
 @click.option("--json", "in_json", is_flag=True, help="As JSON.")
 @parameters.verbose
 def check(

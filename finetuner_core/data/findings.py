@@ -63,11 +63,16 @@ def check_evaluable(data: Dataset | SearchSet) -> None:
     """Whether there is anything to find in data, or anything to compare with.
 
     Raises:
-        DataError: if no label stands on two items, no query has a judgement, or all scores are the same.
+        DataError: if no label stands on two items, no query has a judgement above 0, or all scores are the same.
     """
     if isinstance(data, SearchSet):
         if not data.judgements.counts.any():
             raise DataError(f"{data.source}: no query has a judgement, so it is not known what to find.")
+        if not (data.judgements.grades > 0).any():
+            raise DataError(
+                f"{data.source}: no document is relevant to any query, so there is nothing to find.\n"
+                "Evaluation needs a grade above 0."
+            )
     elif data.form == "labelled" and int(data.classes.max()) + 1 == len(data):
         raise DataError(
             f"{data.source}: each of its {len(data)} items has a label of its own, so there is nothing to find.\n"

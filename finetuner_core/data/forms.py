@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,12 +29,14 @@ class Reading:
         roles: for each role the headers of its columns.
         unused: the headers of the other columns.
         skipped: how many rows were left out because they cannot be used.
+        where: says where a row of the data set stands; nothing for data that was in memory.
     """
 
     dataset: Dataset
     roles: Mapping[str, tuple[str, ...]]
     unused: tuple[str, ...] = ()
     skipped: int = 0
+    where: Callable[[int], str] | None = None
 
 
 def read_dataset(path: str | Path, info: BackboneInfo, columns: Mapping[str, str] | None = None) -> Dataset:
@@ -116,7 +118,8 @@ def understand_splits(
         if not len(rows):
             raise DataError(f"{table.source}: no row has {name} in column {split_column}.")
         dataset = reading.dataset.select(rows)
-        parts.append(Reading(dataset, reading.roles, reading.unused, int((side[bad] == wanted).sum())))
+        skipped = int((side[bad] == wanted).sum())
+        parts.append(Reading(dataset, reading.roles, reading.unused, skipped, _among(rows, reading.where)))
     return parts[0], parts[1]
 
 
@@ -161,8 +164,15 @@ def _understand(
     bad[[*faults.rows]] = True
     if bad.all():
         raise DataError(f"No row of {view.source} can be used. {faults.where(faults.first)}: {faults.reason}")
-    good = dataset.select(np.flatnonzero(~bad)) if bad.any() else dataset
-    return Reading(good, shown, unused, len(faults.rows)), side, bad
+    if not bad.any():
+        return Reading(dataset, shown, unused, 0, view.where), side, bad
+    rows = np.flatnonzero(~bad)
+    return Reading(dataset.select(rows), shown, unused, len(faults.rows), _among(rows, view.where)), side, bad
+
+
+def _among(rows: np.ndarray, where: Callable[[int], str] | None) -> Callable[[int], str] | None:
+    """Says where a row stands, of some of those of which `where` does."""
+    return None if where is None else lambda row: where(int(rows[row]))
 
 
 def _find(view: View, task: str, info: BackboneInfo | None, mapped: Mapping[str, str]) -> Roles:

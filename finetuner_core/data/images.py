@@ -135,6 +135,8 @@ def _why_unreadable(item: object) -> str:
 def _reason(error: BaseException) -> str:
     if isinstance(error, FileNotFoundError):
         return "there is no such file."
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder."
     if isinstance(error, AssertionError):
         return "it was closed before it was read."
     if type(error).__name__ == "UnidentifiedImageError":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +151,9 @@ def read_sources(
         part = _read_part(info, own, given is not None, split_column, val_split, skip_bad_items, seed, encoding)
         same = sum(part.name == other.name or other.name.startswith(f"{part.name} (") for other in parts)
         parts.append(replace(part, name=f"{part.name} ({same + 1})") if same else part)
-    return Sources(tuple(parts), given, given_skipped)
+    sources = Sources(tuple(parts), given, given_skipped)
+    _check_widths([part.train for part in parts] + [*sources.evals.values()])
+    return sources
 
 
 def as_sets(data: Any) -> list[TrainingSet]:
@@ -160,7 +164,7 @@ def as_sets(data: Any) -> list[TrainingSet]:
     if not sets:
         raise OptionError("train_data is an empty list. Give data, or a list of several data sets.")
     for one in sets:
-        if one.weight is not None and not 0 < one.weight < float("inf"):
+        if one.weight is not None and not (isinstance(one.weight, Real) and 0 < float(one.weight) < math.inf):
             raise OptionError(f"The weight of a data set is {quote(one.weight)}; it must be a number above 0.")
     if len({one.weight is None for one in sets}) > 1:
         raise OptionError("Some data sets have a weight and some have none. Give one to each, or to none.")
@@ -179,7 +183,7 @@ def _read_part(
 ) -> Part:
     data = given.data
     held_out: Dataset | SearchSet | None = None
-    how = ""
+    how, where_held_out = "", None
     if split_column is not None and (isinstance(data, Dataset) or has_evaluation or is_beir(data)):
         raise OptionError("split_column tells rows of one file apart: give a file, and no evaluation data.")
     if isinstance(data, SearchSet):
@@ -192,18 +196,18 @@ def _read_part(
         table = read_table(data, encoding)
         reading, other = understand_splits(table, info, split_column, given.columns, skip_bad_items=skip_bad_items)
         reading = replace(reading, skipped=reading.skipped + other.skipped)
-        held_out, how = other.dataset, f"by column {split_column}"
+        held_out, how, where_held_out = other.dataset, f"by column {split_column}", other.where
     elif isinstance(data, Dataset):
         reading = Reading(data, {})
     else:
         reading = understand(read_table(data, encoding), info, given.columns, skip_bad_items=skip_bad_items)
     train = reading.dataset
     _check_modalities(info, train)
-    train, skipped = usable(train, skip_bad_items=skip_bad_items)
+    train, skipped = usable(train, skip_bad_items=skip_bad_items, where=reading.where)
     if held_out is None and not has_evaluation:
         train, held_out, how = hold_out(train, val_split, seed)
     elif isinstance(held_out, Dataset):
-        held_out, skipped_too = usable(held_out, skip_bad_items=skip_bad_items)
+        held_out, skipped_too = usable(held_out, skip_bad_items=skip_bad_items, where=where_held_out)
         skipped += skipped_too
     return Part(
         given.name or (_folder_of(data).name if is_beir(data) else Path(train.source).name),
@@ -228,7 +232,7 @@ def _read_evaluation(
         else:
             reading = understand(read_table(data, encoding), info, columns, skip_bad_items=skip_bad_items)
             _check_modalities(info, reading.dataset)
-            dataset, skipped = usable(reading.dataset, skip_bad_items=skip_bad_items)
+            dataset, skipped = usable(reading.dataset, skip_bad_items=skip_bad_items, where=reading.where)
             return dataset, reading.skipped + skipped
     _check_modalities(info, data)
     return (data, 0) if isinstance(data, SearchSet) else usable(data, skip_bad_items=skip_bad_items)
@@ -247,9 +251,27 @@ def _other_judgements(folder: Path, trained: str) -> tuple[SearchSet | None, str
     return None, ""
 
 
+def _columns_of(data: Dataset | SearchSet) -> tuple[Column, ...]:
+    return data.columns if isinstance(data, Dataset) else (data.queries, data.corpus)
+
+
+def _check_widths(data: Sequence[Dataset | SearchSet]) -> None:
+    """Vectors go through one model, so all of them are as wide as the first."""
+    first = None
+    for own in data:
+        for column in _columns_of(own):
+            if column.modality == "vector" and len(column):
+                width = len(column.take([0])[0])  # type: ignore[arg-type]
+                first = first or (width, f"{quote(column.name)} of {own.source}")
+                if width != first[0]:
+                    raise DataError(
+                        f"{quote(column.name)} of {own.source} holds vectors of width {width}, and {first[1]} of width "
+                        f"{first[0]}.\nOne model takes vectors of one width."
+                    )
+
+
 def _check_modalities(info: BackboneInfo | None, data: Dataset | SearchSet) -> None:
-    columns: tuple[Column, ...] = data.columns if isinstance(data, Dataset) else (data.queries, data.corpus)
-    for column in columns:
+    for column in _columns_of(data):
         if info is not None and column.modality not in info.modalities:
             takes = " and ".join(f"{modality}s" for modality in info.modalities)
             raise DataError(f"{info.name} takes {takes}, and the column {column.name} holds {column.modality}s.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from finetuner_core.data.dataset import Column, Dataset
@@ -12,12 +14,13 @@ from finetuner_core.errors import DataError
 _AT_ONCE = 4096
 
 
-def usable(dataset: Dataset, *, skip_bad_items: bool) -> tuple[Dataset, int]:
+def usable(dataset: Dataset, *, skip_bad_items: bool, where: Callable[[int], str] | None = None) -> tuple[Dataset, int]:
     """The part of a data set whose images can be read.
 
     Args:
         dataset: what to look through.
         skip_bad_items: whether to leave out what cannot be read.
+        where: says where a row stands, where it is of a file.
 
     Returns:
         The data set, and how many of its rows were left out.
@@ -34,7 +37,11 @@ def usable(dataset: Dataset, *, skip_bad_items: bool) -> tuple[Dataset, int]:
             reason_of = reasons | reason_of
     if not bad.any():
         return dataset, 0
-    first, count = reason_of[min(reason_of)], int(bad.sum())
+    row, count = min(reason_of), int(bad.sum())
+    first, place = reason_of[row], "" if where is None else where(row)
+    if place not in first:
+        # What is within a tar is named with its place already.
+        first = f"{place}: {first}"
     if not skip_bad_items:
         more = f" ({count:,} of {len(dataset):,} images)" if count > 1 else ""
         raise DataError(f"{first}{more}\nMend or remove it, or go on without: --skip-bad-items")

@@ -45,7 +45,13 @@ class MemoryLoss(nn.Module):
                 "Leave out memory, or take a loss such as infonce."
             )
         self.loss, self.size = loss, size
-        self.register_buffer("embeddings", torch.zeros(size, dim))
+        try:
+            embeddings = torch.zeros(size, dim)
+        except RuntimeError:
+            raise OptionError(
+                f"{size:,} embeddings of width {dim} do not fit into memory.\nRemember fewer of them, such as 4096."
+            ) from None
+        self.register_buffer("embeddings", embeddings)
         self.register_buffer("labels", torch.zeros(size, dtype=torch.long))
         self.register_buffer("items", torch.full((size,), -1))
         self.register_buffer("held", torch.zeros(size, dtype=torch.bool))

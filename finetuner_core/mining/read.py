@@ -52,7 +52,7 @@ def read_task(
         if column.modality not in info.modalities:
             takes = " and ".join(f"{modality}s" for modality in info.modalities)
             raise DataError(f"{info.name} takes {takes}, and the column {column.name} holds {column.modality}s.")
-    dataset, skipped = usable(dataset, skip_bad_items=skip_bad_items)
+    dataset, skipped = usable(dataset, skip_bad_items=skip_bad_items, where=reading.where)
     return task_of(dataset, documents, seed), reading.skipped + skipped
 
 

@@ -84,6 +84,13 @@ def test_columns_evaluation_data_and_several_sets(pairs: Path, tmp_path: Path) -
     assert any("that are in the training data as well: 1 of 2" in line for line in lines)
 
 
+@pytest.mark.parametrize("option", [("--batch-size", 1), ("--seed", -1)])
+def test_refuses_what_training_would(option: tuple[str, int], pairs: Path) -> None:
+    result = run(pairs, *option)
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option[0]}': {option[1]} is not in the range" in result.output
+
+
 def test_without_a_model_no_torch_is_imported(pairs: Path) -> None:
     code = f"import sys; from finetuner_core.cli import cli; cli(['check', {str(pairs)!r}], standalone_mode=False)"
     watched = "import atexit, sys; atexit.register(lambda: print('torch' in sys.modules)); "

@@ -157,7 +157,7 @@ REASONS = {
     "bomb.png": "could be decompression bomb DOS attack.",
     # Large enough for a warning by Pillow, and broken besides.
     "large.png": "image file is truncated",
-    "folder.png": "Is a directory",
+    "folder.png": "it is a folder.",
     "missing.png": "there is no such file.",
 }
 

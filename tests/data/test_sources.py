@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from finetuner_core.data.dataset import Column, Dataset
+from finetuner_core.data.forms import understand_splits
 from finetuner_core.data.search_set import SearchSet
 from finetuner_core.data.sources import Sources, TrainingSet, read_sources
+from finetuner_core.data.tables import read_table
 from finetuner_core.errors import DataError, OptionError
 from finetuner_core.values import BackboneInfo
 
@@ -174,6 +176,7 @@ def test_what_cannot_be_used_is_counted(tmp_path: Path) -> None:
         ([TrainingSet(pairs(9), 1), pairs(9)], "Some data sets have a weight and some have none"),
         ([TrainingSet(pairs(9), 0)], 'The weight of a data set is "0"; it must be a number above 0'),
         ([TrainingSet(pairs(9), float("nan"))], 'The weight of a data set is "nan"'),
+        ([TrainingSet(pairs(9), "2")], 'The weight of a data set is "2"; it must be a number above 0'),  # type: ignore[arg-type]
     ],
 )
 def test_sets_that_do_not_go_together(sets: list[object], message: str) -> None:
@@ -187,3 +190,41 @@ def test_data_of_another_modality() -> None:
         read_sources(TEXT, Dataset((vectors,), ["x"] * 9))
     with pytest.raises(DataError, match=r"and the column v holds vectors\."):
         read_sources(TEXT, pairs(9), Dataset((vectors,), ["x"] * 9))
+
+
+class TestWidths:
+    def test_all_vectors_are_of_one_width(self) -> None:
+        def vectors(width: int, name: str) -> Dataset:
+            return Dataset((Column("v", "vector", np.arange(20 * width).reshape(20, width)),), [*"ab"] * 10, name)
+
+        narrow, wide = vectors(3, "narrow"), vectors(4, "wide")
+        both = Dataset((narrow.columns[0], wide.columns[0]), source="both")
+        message = r'^"v" of wide holds vectors of width 4, and "v" of narrow of width 3'
+        for given, other in (([narrow, wide], None), (narrow, wide)):
+            with pytest.raises(DataError, match=message):
+                read_sources(None, given, other)
+        with pytest.raises(DataError, match=r'^"v" of both holds vectors of width 4, and "v" of both of width 3'):
+            read_sources(None, both)
+        assert len(read_sources(None, [narrow, vectors(3, "as narrow")], vectors(3, "too")).parts) == 2
+
+
+def test_an_image_is_named_with_its_line_whatever_was_left_out_before(tmp_path: Path) -> None:
+    for name in ("0.png", "1.png", "2.png"):
+        Image.new("RGB", (2, 2)).save(tmp_path / name)
+    rows = [
+        f"{row % 3}.png,{'' if row == 1 else 'ab'[row % 2]},{'test' if row % 4 == 3 else 'train'}" for row in range(20)
+    ]
+    rows[18], rows[19] = "gone.png,a,train", "gone too.png,b,test"
+    file = tmp_path / "a.csv"
+    file.write_text("image,label,split\n" + "\n".join([rows[0], *rows[2:]]) + "\n")
+    for split, line in ((None, 19), ("split", 19)):
+        with pytest.raises(DataError, match=rf"^{file}, line {line}: The image .*gone.png.* cannot be read"):
+            read_sources(IMAGE, file, split_column=split)
+    file.write_text("image,label,split\n" + "\n".join([*rows[:18], rows[17], rows[19]]) + "\n")
+    with pytest.raises(DataError, match=rf"^{file}, line 3: the label is empty"):
+        read_sources(IMAGE, file, split_column="split")
+    reading, held_out = understand_splits(read_table(file), IMAGE, "split", skip_bad_items=True)
+    assert reading.where is not None
+    assert held_out.where is not None
+    assert [reading.where(row) for row in (0, 1)] == [f"{file}, line {line}" for line in (2, 4)]
+    assert held_out.where(4) == f"{file}, line 21"

@@ -79,7 +79,7 @@ class TestDelimited:
             ("text,,label\na,b,c\n", 'an empty or a repeated name: "text", "", "label".'),
             ("text,label\na,b\0\n", "line 2 is no text: it holds zero bytes."),
             ("text,label\nä,b\n".encode("latin-1"), "line 2: the byte 0xe4 is no UTF-8 text."),
-            ("text,label\na,b\n".encode("utf-16-le"), "line 1 is no text: it holds zero bytes."),
+            ("text,label\na,b\n".encode("utf-16-le"), "zero bytes.\nIf it is UTF-16 without a mark, say so"),
         ],
     )
     def test_says_what_is_wrong_with_a_file(self, write: Write, content: str | bytes, message: str) -> None:

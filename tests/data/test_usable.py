@@ -36,6 +36,15 @@ def test_names_the_first_and_counts_the_others(images: dict[str, Path]) -> None:
         usable(data.select([0, 1]), skip_bad_items=False)
 
 
+def test_says_where_an_image_stands_unless_its_name_does(images: dict[str, Path]) -> None:
+    data = Dataset((Column("image", "image", [images["good"], images["gone"]]),), ["x", "y"])
+    with pytest.raises(DataError) as caught:
+        usable(data, skip_bad_items=False, where=lambda row: f"a.csv, line {row + 2}")
+    assert str(caught.value).startswith(f'a.csv, line 3: The image "{images["gone"]}" cannot be read: ')
+    with pytest.raises(DataError, match=r"^The image "):
+        usable(data, skip_bad_items=False, where=lambda row: str(images["gone"]))
+
+
 def test_skips_and_counts(images: dict[str, Path]) -> None:
     names = ["bad", "good", "gone", "good"]
     labelled = Dataset((Column("image", "image", [images[name] for name in names]),), ["w", "x", "y", "z"])

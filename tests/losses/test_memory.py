@@ -166,3 +166,8 @@ def test_what_does_not_fit_is_refused() -> None:
         remembering(points(4, 1), rows, points(4, 2), rows)
     with pytest.raises(ValueError, match="not for scores"):
         remembering(points(4, 1), torch.zeros(4, 2), points(8, 2).reshape(4, 2, DIM))
+
+
+def test_more_than_there_is_memory_for_is_refused() -> None:
+    with pytest.raises(OptionError, match=r"embeddings of width 4 do not fit into memory\.\nRemember fewer"):
+        memory(InfoNCELoss(), 10**15)

@@ -77,7 +77,10 @@ def _open(path: Path) -> Packed:
 def _lines(stream: TextIOWrapper, path: Path) -> Iterator[str]:
     for number, line in enumerate(stream, 1):
         if "\0" in line:
-            raise DataError(f"{path}, line {number} is no text: it holds zero bytes.")
+            # Every other byte of most texts in UTF-16 is zero.
+            wide = 3 * line.count("\0") > len(line)
+            hint = "\nIf it is UTF-16 without a mark, say so: --encoding utf-16-le" if wide else ""
+            raise DataError(f"{path}, line {number} is no text: it holds zero bytes.{hint}")
         yield line
 
 
