@@ -235,6 +235,9 @@ def test_queries_of_which_nothing_is_relevant_count_as_zero() -> None:
     metrics = evaluate("letters", data)
     assert metrics.per_query["map"].tolist() == [1, 0]
     assert metrics.left_out == 0
+    nothing = data.judgements._replace(grades=np.minimum(data.judgements.grades, 0))
+    with pytest.raises(DataError, match="the data: no document is relevant to any query, so there is nothing to find"):
+        evaluate("letters", SearchSet(data.queries, data.corpus, nothing))
     with pytest.raises(DataError, match="the data: no query has a judgement, so it is not known what to find"):
         evaluate("letters", SearchSet(data.queries, data.corpus, data.judgements.take(np.array([0, 0]))._replace(
             offsets=np.zeros(3, np.int64), documents=np.empty(0, np.int64), grades=np.empty(0, np.int64))))  # fmt: skip

@@ -729,7 +729,7 @@ class TestInTheMiddle:
         assert [*result.after] == ["recall@1", "mrr"]
 
     def test_without_the_middle_there_is_no_best(self, tmp_path: Path) -> None:
-        with pytest.raises(OptionError, match="best_metric chooses among weights.*give eval_every as well"):
+        with pytest.raises(OptionError, match=r"best_metric chooses among weights.*give eval_every as well"):
             fit("letters", labelled_texts(tmp_path), best_metric="map", **FAST)
 
     def test_no_metric_is_refused_before_the_model_is_loaded(
