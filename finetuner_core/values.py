@@ -68,6 +68,11 @@ def quote(value: object) -> str:
     return f'"{text if len(text) <= 120 else text[:58] + "..." + text[-59:]}"'
 
 
+def listed(names: Iterable[str]) -> str:
+    """Names with commas between them, in no more room than `quote` takes: a file may have thousands of headers."""
+    return quote(", ".join(names))[1:-1]
+
+
 @dataclass(frozen=True)
 class Option:
     """A setting that a backbone, a pooling or a loss takes by name.

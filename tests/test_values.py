@@ -14,6 +14,7 @@ from finetuner_core.values import (
     Option,
     PoolingInfo,
     is_namespace,
+    listed,
     near,
     quote,
     resolve_options,
@@ -236,6 +237,12 @@ def test_near_names(name: str, known: list[str], expected: str | None) -> None:
 )
 def test_a_quoted_value_stays_on_one_line_of_readable_length(value: object, expected: str) -> None:
     assert quote(value) == expected
+
+
+def test_many_names_are_listed_in_as_much_room() -> None:
+    assert listed(["a", "b c"]) == "a, b c"
+    assert len(listed(f"column {number}" for number in range(5000))) == 120
+    assert listed(["two\nlines"]) == r"two\nlines"
 
 
 @pytest.mark.parametrize("text", ["acme", "a", "acme-2", "my_plugin"])

@@ -37,7 +37,11 @@ def is_beir(data: object) -> TypeGuard[str | Path]:
         return False
     path = Path(data)
     folder = path.parent.parent if _is_qrels(path) else path
-    return any((folder / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz"))
+    try:
+        return any((folder / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz"))
+    except OSError:
+        # Whoever reads it as something else says that it cannot be read.
+        return False
 
 
 def read_beir(path: str | Path, split: str | None = None) -> SearchSet:

@@ -14,7 +14,7 @@ from finetuner_core.data.roles import LAYOUTS, Roles, find_roles, unknown_name
 from finetuner_core.data.tables import Table, read_table
 from finetuner_core.data.view import Faults, View, chunks, explode, is_list, widen
 from finetuner_core.errors import DataError
-from finetuner_core.values import MODALITIES_OF_TASK, BackboneInfo, Modality, near, quote
+from finetuner_core.values import MODALITIES_OF_TASK, BackboneInfo, Modality, listed, near, quote
 
 TRAIN_VALUES = frozenset({"train", "training"})
 EVAL_VALUES = frozenset({"test", "val", "valid", "validation", "dev", "eval"})
@@ -132,7 +132,7 @@ def _understand(
         if header not in view.columns:
             raise DataError(
                 f"{view.source} has no column {quote(header)}.{near(header, view.columns)}\n"
-                f"It has: {', '.join(view.columns)}."
+                f"It has: {listed(view.columns)}."
             )
     task = _guess_task(view, mapped) if info is None else info.task
     roles = _find(view, task, info, mapped)
@@ -192,7 +192,7 @@ def _find(view: View, task: str, info: BackboneInfo | None, mapped: Mapping[str,
     takes = " and ".join(f"{modality}s" for modality in MODALITIES_OF_TASK[task])
     raise DataError(
         f"{name} takes {takes} and needs the columns {' or '.join(map(str, layouts))}; "
-        f"{view.source} has {', '.join(view.columns)}.{''.join(f' {each}' for each in unclear)}\n{cure}"
+        f"{view.source} has {listed(view.columns)}.{''.join(f' {each}' for each in unclear)}\n{cure}"
     )
 
 
@@ -215,7 +215,7 @@ def _guess_task(view: View, mapped: Mapping[str, str]) -> str:
         return by_name
     forms = dict.fromkeys(str(layout) for layouts in LAYOUTS.values() for layout in layouts)
     raise DataError(
-        f"{view.source} has {', '.join(view.columns)}, and training needs the columns {' or '.join(forms)}."
+        f"{view.source} has {listed(view.columns)}, and training needs the columns {' or '.join(forms)}."
         f"{''.join(f' {each}' for each in dict.fromkeys(unclear))}\n"
         "Other headers can be mapped: --columns anchor=...,positive=..."
     )
@@ -289,12 +289,12 @@ def find_items(table: Table, info: BackboneInfo, column: str | None, modality: s
         column = own_column[fitting[0]] if own_column[fitting[0]] in table.columns else None
         if column is None and len(table.columns) > 1:
             raise DataError(
-                f"{table.source} has the columns {', '.join(table.columns)}; which one is to be encoded?\n"
+                f"{table.source} has the columns {listed(table.columns)}; which one is to be encoded?\n"
                 "Say --column HEADER"
             )
     header = column or next(iter(table.columns))
     if header not in table.columns:
-        raise DataError(f"{table.source} has no column {quote(header)}; it has {', '.join(table.columns)}.")
+        raise DataError(f"{table.source} has no column {quote(header)}; it has {listed(table.columns)}.")
     faults = Faults(table.where)
     # An empty text can be encoded, and has to be, as what is written stands in the order of the rows.
     read = read_column(View.of(table), header, fitting[0], header, faults, empty=True)

@@ -142,6 +142,7 @@ def test_what_is_no_such_folder(tmp_path: Path) -> None:
     assert not is_beir(tmp_path)
     assert not is_beir(tmp_path / "gone")
     assert not is_beir(tmp_path / "data.tsv")
+    assert not is_beir(tmp_path / ("x" * 1000))
     folder = write(tmp_path / "a")
     (folder / "queries.jsonl").unlink()
     with pytest.raises(DataError, match=r"a has no queries\.jsonl"):

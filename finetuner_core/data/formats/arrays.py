@@ -12,7 +12,7 @@ from numpy.lib import format as npy
 
 from finetuner_core.data.tables import Table
 from finetuner_core.errors import DataError
-from finetuner_core.values import quote
+from finetuner_core.values import listed, quote
 
 _AT_ONCE = 1 << 20
 
@@ -45,7 +45,7 @@ def read(path: Path) -> Table:
     if len(set(lengths.values())) != 1:
         raise DataError(f"{path}: its arrays must have one length, not {lengths or 'none'}.")
     if not any(lengths.values()):
-        raise DataError(f"{path} has arrays ({', '.join(lengths)}) and no rows.")
+        raise DataError(f"{path} has arrays ({listed(lengths)}) and no rows.")
     return Table(path, {name: _texts(array) for name, array in arrays.items()})
 
 

@@ -19,7 +19,7 @@ from finetuner_core.data.formats.arrow import columns_of
 from finetuner_core.data.formats.spool import spool
 from finetuner_core.data.tables import Table
 from finetuner_core.errors import DataError
-from finetuner_core.values import quote
+from finetuner_core.values import listed, quote
 
 # So many rows of a Parquet file are unpacked at a time, or fewer that have so many bytes.
 _ROWS, _BYTES = 4096, 1 << 24
@@ -158,7 +158,7 @@ def table_of(table: pa.Table, source: Path) -> Table:
     if twice is not None:
         raise DataError(f"{source} has two columns {quote(twice)}.")
     if not names or not table.num_rows:
-        columns = f"columns ({', '.join(names)}) and no rows" if names else "no columns"
+        columns = f"columns ({listed(names)}) and no rows" if names else "no columns"
         raise DataError(f"{source} has {columns}.")
     with _reading(source, "Arrow"):
         return Table(source, columns_of(pa.table({name: _stored(table.column(name)) for name in names})))

@@ -15,7 +15,7 @@ from finetuner_core.data.formats.text import open_text, suffix_of
 from finetuner_core.data.formats.well_formed import read_well_formed
 from finetuner_core.data.tables import Table
 from finetuner_core.errors import DataError
-from finetuner_core.values import quote
+from finetuner_core.values import listed, quote
 
 # A batch ends at so many rows or letters.
 _ROWS, _LETTERS = 16_384, 1 << 24
@@ -46,7 +46,7 @@ def read_delimited(path: Path, encoding: str | None = None) -> Table:
         raise DataError(f"{path} is empty.")
     header = [name.strip() for name in first[1]]
     if len(set(header)) != len(header) or not all(header):
-        raise DataError(f"{path}: the header has an empty or a repeated name: {', '.join(map(quote, header))}.")
+        raise DataError(f"{path}: the header has an empty or a repeated name: {listed(map(quote, header))}.")
     if encoding is None and suffix_of(path) == path.suffix.lower():
         quickly = read_well_formed(path, first[1], delimiter)
         if quickly is not None and len(quickly):
@@ -75,7 +75,7 @@ def _table(path: Path, header: Sequence[str], rows: Callable[[], Rows], skip: in
     schema = pa.schema([(name, pa.string()) for name in header])
     table = spool(schema, _batches(schema, (fields for _, fields in islice(rows(), skip, None))))
     if not len(table):
-        raise DataError(f"{path} has a header ({_listed(header)}) and no rows.")
+        raise DataError(f"{path} has a header ({listed(header)}) and no rows.")
     return Table(path, columns_of(table), _line_of(rows, skip))
 
 
@@ -118,15 +118,11 @@ def _records(path: Path, encoding: str | None, delimiter: str) -> Rows:
                 return
             if row and (width or any(cell.strip() for cell in row)):
                 width = width or len(row)
-                header = header or _listed(name.strip() for name in row)
+                header = header or listed(name.strip() for name in row)
                 if len(row) != width:
                     raise DataError(f"{path}, line {line}: {len(row)} fields where the header has {width} ({header}).")
                 yield line, row
             line = reader.line_num + 1
-
-
-def _listed(names: Iterable[str]) -> str:
-    return quote(", ".join(names))[1:-1]
 
 
 def _find_delimiter(path: Path, encoding: str | None) -> str:

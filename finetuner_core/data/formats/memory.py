@@ -12,7 +12,7 @@ import numpy as np
 from finetuner_core.data.dataset import Cells
 from finetuner_core.data.tables import Table
 from finetuner_core.errors import DataError
-from finetuner_core.values import quote
+from finetuner_core.values import listed, quote
 
 
 def read(data: Any) -> Table | None:
@@ -84,7 +84,7 @@ def _of_columns(source: str, given: Sequence[tuple[object, Any]]) -> Table:
         shown = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
         raise DataError(f"{source} has columns of different lengths: {shown}.")
     if not max(lengths.values()):
-        raise DataError(f"{source} has columns ({', '.join(columns)}) and no rows.")
+        raise DataError(f"{source} has columns ({listed(columns)}) and no rows.")
     return Table(Path(source), columns)
 
 
