@@ -26,7 +26,7 @@ from finetuner_core.evaluation.vectors import Encode, shortened
 from finetuner_core.modeling.build import build_model
 from finetuner_core.modeling.device import choose_device
 from finetuner_core.modeling.embedding_model import EmbeddingModel
-from finetuner_core.values import BackboneInfo, Side
+from finetuner_core.values import BackboneInfo, Side, quote
 
 
 def evaluate(
@@ -103,7 +103,14 @@ def evaluate_dataset(
             raise OptionError(f"widths has {width}; the model's vectors are {model.output_dim} wide.")
 
     def encode(column: Column, side: Side | None) -> np.ndarray:
-        return model.encode(column.items, modality=column.modality, side=side, batch_size=batch_size)
+        vectors = model.encode(column.items, modality=column.modality, side=side, batch_size=batch_size)
+        wrong = np.flatnonzero(~np.isfinite(vectors.sum(axis=1)))
+        if len(wrong):
+            raise DataError(
+                f"The model gives {len(wrong):,} of {len(vectors):,} items of {column.name} a vector that is no number, "
+                f"such as {quote(column.shown(int(wrong[0])))}.\nIts weights, or what it is fed, hold a NaN or an infinite value."
+            )
+        return vectors
 
     if isinstance(data, SearchSet):
         measured = _evaluate_search(encode, data, metrics)
