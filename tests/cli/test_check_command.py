@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from finetuner_core.cli import cli
 
@@ -113,6 +114,19 @@ class TestModel:
         result = run(tmp_path / "a.csv", "--model", "letters")
         assert result.exit_code == 2
         assert "letters takes texts and needs the columns text,label or anchor,positive" in result.output
+
+    def test_of_two_towers(self, pairs: Path, tmp_path: Path) -> None:
+        for number in range(3):
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number}.png")
+        file = tmp_path / "a.csv"
+        file.write_text("text,image\n" + "".join(f"number {row},{row % 3}.png\n" for row in range(30)))
+        result = run(file, "--model", "pixels", "--text-model", "letters", "--batch-size", 8)
+        assert result.exit_code == 0, result.output
+        assert "text-image pairs" in result.output
+        result = run(pairs, "--model", "letters", "--text-model", "letters")
+        assert result.exit_code == 0, result.output
+        assert result.output.count("tokens") == 2
+        assert "--text-model goes with --model" in run(file, "--text-model", "letters").output
 
     def test_a_model_that_is_not_there(self, pairs: Path) -> None:
         result = run(pairs, "--model", "leters")
