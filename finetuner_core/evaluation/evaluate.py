@@ -107,8 +107,9 @@ def evaluate_dataset(
         wrong = np.flatnonzero(~np.isfinite(vectors.sum(axis=1)))
         if len(wrong):
             raise DataError(
-                f"The model gives {len(wrong):,} of {len(vectors):,} items of {column.name} a vector that is no number, "
-                f"such as {quote(column.shown(int(wrong[0])))}.\nIts weights, or what it is fed, hold a NaN or an infinite value."
+                f"The model gives {len(wrong):,} of {len(vectors):,} items of {column.name} a vector of NaN, "
+                f"such as {quote(column.shown(int(wrong[0])))}.\n"
+                "Its weights, or what it is fed, hold a NaN or an infinite value."
             )
         return vectors
 

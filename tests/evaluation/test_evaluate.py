@@ -393,6 +393,6 @@ def test_a_vector_that_is_no_number_is_not_ranked() -> None:
     next(model.parameters()).data.fill_(float("nan"))
     data = Dataset((Column("text", "text", ["ab", "cd", "ef", "gh"]),), ["x", "x", "y", "y"])
     with pytest.raises(
-        DataError, match=r'4 of 4 items of text a vector that is no number, such as "ab"\.\nIts weights'
+        DataError, match=r'4 of 4 items of text a vector of NaN, such as "ab"\.\nIts weights'
     ):
         evaluate(model, data)
