@@ -128,8 +128,8 @@ def read_sources(
 
     Args:
         info: the model's row; without one what is read is guessed from the columns.
-        train_data: a `Dataset`, a path or whatever `read_table` reads; or several, as a sequence of paths, `Dataset`
-            and `TrainingSet`.
+        train_data: a `Dataset`, a path or whatever `read_table` reads; or several, as a sequence of such and of
+            `TrainingSet`. A sequence of mappings is one data set, of rows.
         eval_data: the same for evaluation, or a `SearchSet`; where not given, a part of each is held out.
         columns: for each name that Finetuner knows, the header in the file.
         split_column: a column that tells rows of one file apart.
@@ -157,9 +157,9 @@ def read_sources(
 
 
 def as_sets(data: Any) -> list[TrainingSet]:
-    """The data sets in what a person gave: one, or each of a sequence of paths, `Dataset` and `TrainingSet`."""
-    kinds = (TrainingSet, Dataset, str, Path)
-    several = isinstance(data, Sequence) and not isinstance(data, str) and all(isinstance(one, kinds) for one in data)
+    """The data sets in what a person gave: one, or each of a sequence; a sequence of mappings is one, of rows."""
+    several = isinstance(data, Sequence) and not isinstance(data, str | bytes | Mapping)
+    several = several and not any(isinstance(one, Mapping) for one in data)
     sets = [one if isinstance(one, TrainingSet) else TrainingSet(one) for one in (data if several else [data])]
     if not sets:
         raise OptionError("train_data is an empty list. Give data, or a list of several data sets.")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -190,6 +191,14 @@ def test_data_of_another_modality() -> None:
         read_sources(TEXT, Dataset((vectors,), ["x"] * 9))
     with pytest.raises(DataError, match=r"and the column v holds vectors\."):
         read_sources(TEXT, pairs(9), Dataset((vectors,), ["x"] * 9))
+
+
+def test_several_frames_are_several_sets_and_rows_are_one() -> None:
+    table = pa.table({"anchor": [f"q{row}" for row in range(20)], "positive": [f"a{row}" for row in range(20)]})
+    assert [part.train.form for part in read_sources(TEXT, [table, table]).parts] == ["pairs", "pairs"]
+    assert len(read_sources(TEXT, table.to_pylist()).parts) == 1
+    with pytest.raises(DataError, match="Data is a tuple, which is not read"):
+        read_sources(TEXT, [("q", "a")] * 20)
 
 
 class TestWidths:
