@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from finetuner_core.cli import parameters
+from finetuner_core.cli.use import as_model_name
 from finetuner_core.errors import OptionError
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def fit(
     loss: tuple[str, ...],
     loss_options: dict[str, str],
     weights: tuple[float, ...],
+    text_model: str | None,
     from_scratch: bool,
     freeze: str | None,
     **settings: object,
@@ -130,6 +132,9 @@ def fit(
     data: object = train[0] if len(train) == 1 else train
     if len(loss) > 1 or weights:
         data = _training_sets(train, loss if len(loss) > 1 else (), options_of, weights)
+    if text_model is not None:
+        given["text_model"] = as_model_name(text_model)
+    model = as_model_name(model)
     finetuner_core.fit(model, data, pretrained=not from_scratch, freeze=frozen, loss_options=loss_options, **given)  # type: ignore[arg-type]
 
 

@@ -73,11 +73,11 @@ def evaluate(
         FinetunerError: if the model or the data cannot be had, or do not fit.
     """
     info = model.info if isinstance(model, EmbeddingModel) else find_row(model_name(model))
-    skipped = unreadable = 0
+    skipped, unreadable, where = 0, 0, None
     if not isinstance(data, Dataset | SearchSet):
-        data, skipped = _read(data, info, split_column, columns, skip_bad_items, encoding)
+        data, skipped, where = _read(data, info, split_column, columns, skip_bad_items, encoding)
     if isinstance(data, Dataset):
-        data, unreadable = usable(data, skip_bad_items=skip_bad_items)
+        data, unreadable = usable(data, skip_bad_items=skip_bad_items, where=where)
     for count, what in ((skipped, "rows that cannot be used"), (unreadable, "images that cannot be read")):
         if count:
             print(f"Skipped {count:,} {what}", file=sys.stderr)
@@ -132,8 +132,8 @@ def _read(
     columns: Mapping[str, str] | None,
     skip_bad_items: bool,
     encoding: str | None,
-) -> tuple[Dataset | SearchSet, int]:
-    """The data, and how many of its rows were left out."""
+) -> tuple[Dataset | SearchSet, int, Callable[[int], str] | None]:
+    """The data, how many of its rows were left out, and what says where a row stands."""
     if is_beir(data):
         if "text" not in info.modalities:
             raise DataError(
@@ -141,13 +141,13 @@ def _read(
             )
         if columns or split_column:
             raise OptionError(f"{data} has the layout of BEIR: columns and split_column do not apply to it.")
-        return read_beir(data), 0
+        return read_beir(data), 0, None
     table = read_table(data, encoding)
     if split_column is None:
         reading = understand(table, info, columns, skip_bad_items=skip_bad_items)
     else:
         _, reading = understand_splits(table, info, split_column, columns, skip_bad_items=skip_bad_items)
-    return reading.dataset, reading.skipped
+    return reading.dataset, reading.skipped, reading.where
 
 
 def check_metrics(data: Dataset | SearchSet, names: Sequence[str] | None) -> None:

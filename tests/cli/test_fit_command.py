@@ -248,3 +248,13 @@ def test_a_folder_to_save_in_has_to_be_named(data: Path) -> None:
     result = run("letters", data)
     assert result.exit_code == 2
     assert "Missing option '--out'" in result.output
+
+
+def test_the_folder_of_a_saved_model_needs_no_dot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, called: list[dict[str, Any]]
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "finetuner.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert run("mine", "data.csv", "--text-model", "mine", "--out", "model").exit_code == 0
+    assert (called[0]["model"], called[0]["text_model"]) == (str(tmp_path / "mine"),) * 2

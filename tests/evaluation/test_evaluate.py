@@ -396,3 +396,10 @@ def test_a_vector_that_is_no_number_is_not_ranked() -> None:
         DataError, match=r'4 of 4 items of text a vector of NaN, such as "ab"\.\nIts weights'
     ):
         evaluate(model, data)
+
+
+def test_an_image_that_cannot_be_read_is_named_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("image,label\ngone.png,a\ngone.png,a\n")
+    with pytest.raises(DataError, match=r"a\.csv, line 2: The image .*gone\.png\" cannot be read"):
+        evaluate("pixels", file)
