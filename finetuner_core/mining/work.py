@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from finetuner_core.errors import FolderError
+
 FORMAT = 1
 
 
@@ -69,11 +71,15 @@ class Work:
     Attributes:
         changed: what was different then; empty where the folder is new, or goes on.
         goes_on: whether there is something to go on with.
+
+    Raises:
+        FolderError: if there is something else there.
     """
 
     def __init__(self, folder: Path, made_from: Mapping[str, object]) -> None:
         self.folder = folder
         manifest = folder / "manifest.json"
+        scratch = manifest.with_suffix(".new")
         now = json.loads(json.dumps({"format": FORMAT, **made_from}))
         try:
             before = json.loads(manifest.read_text("utf-8"))
@@ -84,9 +90,10 @@ class Work:
         if isinstance(before, dict) and not self.goes_on:
             self.changed = [name for name in now if before.get(name) != now[name]]
         if not self.goes_on:
+            if folder.exists() and not manifest.exists() and {*folder.iterdir()} - {scratch}:
+                raise FolderError(f"{folder} is where mining keeps its work, and holds something else.\nMove it away.")
             self.remove()
             folder.mkdir(parents=True)
-            scratch = manifest.with_suffix(".new")
             scratch.write_text(json.dumps(now, indent=2), "utf-8")
             scratch.replace(manifest)
 

@@ -256,6 +256,8 @@ def fit(
         )
         for part, (name, values), own_batches in zip(data.parts, losses, batches, strict=True)
     ]
+    for objective in objectives:
+        objective.check(model.output_dim)
     plan = choose_plan(model, data.train, settings, target)
     progress.model(model)
     progress.plan(plan, settings.batch_size, sum(own.per_epoch for own in batches), losses, target)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from finetuner_core.data.augment import augment
 from finetuner_core.data.batches import Batches
@@ -34,6 +36,23 @@ class Objective:
     data: Dataset
     loss: nn.Module
     batches: Batches
+
+    def check(self, dim: int) -> None:
+        """Whether the loss takes the data, asked with random embeddings before anything is computed.
+
+        Args:
+            dim: width of the model's embeddings.
+
+        Raises:
+            DataError: if it says that it does not.
+        """
+        rows = next(self.batches.epoch(1))
+        generator = torch.Generator().manual_seed(0)
+        columns = [F.normalize(torch.randn(len(rows), dim, generator=generator)) for _ in self.data.columns]
+        # A copy, since some losses remember what they have seen.
+        objective = replace(self, loss=copy.deepcopy(self.loss).cpu())
+        with torch.no_grad():
+            objective.loss_of(columns, rows)
 
     def loss_of(self, columns: Sequence[Tensor], rows: Rows) -> Tensor:
         """The loss of a batch, a scalar.

@@ -392,9 +392,7 @@ def test_a_vector_that_is_no_number_is_not_ranked() -> None:
     model = build_model("letters")
     next(model.parameters()).data.fill_(float("nan"))
     data = Dataset((Column("text", "text", ["ab", "cd", "ef", "gh"]),), ["x", "x", "y", "y"])
-    with pytest.raises(
-        DataError, match=r'4 of 4 items of text a vector of NaN, such as "ab"\.\nIts weights'
-    ):
+    with pytest.raises(DataError, match=r'4 of 4 items of text a vector of NaN, such as "ab"\.\nIts weights'):
         evaluate(model, data)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from finetuner_core.errors import FolderError
 from finetuner_core.mining.work import Work
 
 
@@ -54,3 +55,13 @@ def test_a_manifest_that_cannot_be_read_is_none(tmp_path: Path, content: str) ->
     (folder / "manifest.json").write_text(content)
     assert not Work(folder, {"model": 1}).goes_on
     assert json.loads((folder / "manifest.json").read_text())["model"] == 1
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "w").mkdir()
+    Work(tmp_path / "w", {"model": 1}).remove()
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "thesis.txt").write_text("mine")
+    with pytest.raises(FolderError, match=r"holds something else\.\nMove it away"):
+        Work(tmp_path / "w", {"model": 1})
+    assert (tmp_path / "w" / "thesis.txt").read_text() == "mine"

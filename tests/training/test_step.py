@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from finetuner_core.data.batches import PairBatches
 from finetuner_core.data.dataset import Column, Dataset
+from finetuner_core.errors import DataError
 from finetuner_core.losses.infonce import InfoNCELoss
+from finetuner_core.losses.kl import KLLoss
+from finetuner_core.losses.margin_mse import MarginMSELoss
 from finetuner_core.losses.memory import MemoryLoss
 from finetuner_core.training.step import Objective
 
@@ -107,3 +110,22 @@ def test_with_a_memory_no_known_positive_of_an_earlier_batch_is_a_negative() -> 
         -torch.log(similarity[1, 1] / similarity[1].sum()),
     ]
     torch.testing.assert_close(found, torch.stack(expected).mean())
+
+
+@pytest.mark.parametrize("loss", [KLLoss(), MarginMSELoss()])
+def test_a_loss_that_does_not_take_the_data_is_known_before_anything_is_computed(loss: nn.Module) -> None:
+    for candidates, refused in ((1, True), (2, False)):
+        data = dataset(ANCHORS, *[POSITIVES] * candidates, scores=np.ones((4, candidates), np.float32))
+        objective = Objective(data, loss, PairBatches(data, 2, 0))
+        if refused:
+            with pytest.raises(DataError, match="compares the candidates of an anchor"):
+                objective.check(3)
+        else:
+            objective.check(3)
+
+
+def test_a_check_leaves_the_loss_as_it_was() -> None:
+    data = dataset(ANCHORS, POSITIVES)
+    loss = MemoryLoss(InfoNCELoss(temperature=1), 3, 4)
+    Objective(data, loss, PairBatches(data, 2, 0)).check(3)
+    assert not loss.held.any()
