@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 OURS, HASHED, PLAIN = "finetuner", "sentence-transformers hashed", "sentence-transformers"
@@ -47,41 +47,17 @@ def write(path: Path, rows: int) -> None:
                 writer.write_batch(pa.record_batch(columns, schema=schema))
 
 
-class ArrowTexts:
-    """Texts of a memory-mapped Arrow column."""
-
-    def __init__(self, column: object) -> None:
-        self.column = column
-
-    def __len__(self) -> int:
-        return len(self.column)  # type: ignore[arg-type]
-
-    def take(self, rows: Sequence[int]) -> list[object]:
-        """The texts of some rows."""
-        return self.column.take(rows).to_pylist()  # type: ignore[attr-defined,no-any-return]
-
-    def select(self, rows: Sequence[int]) -> ArrowTexts:
-        """The texts of some rows, as another column."""
-        return ArrowTexts(self.column.take(rows))  # type: ignore[attr-defined]
-
-    def identities(self) -> object:
-        """A number for each text."""
-        import numpy as np
-
-        encoded = self.column.dictionary_encode()  # type: ignore[attr-defined]
-        return np.concatenate([chunk.indices.to_numpy() for chunk in encoded.chunks]).astype(np.int64)
-
-
 def ours(path: Path, size: int) -> Callable[[], Callable[[], Iterator[list[int]]]]:
     """Imports what is needed; the result builds the batches, and the result of that begins an epoch."""
     import pyarrow as pa
 
     from finetuner_core.data.batches import PairBatches
+    from finetuner_core.data.cells import ArrowCells
     from finetuner_core.data.dataset import Column, Dataset
 
     def build() -> Callable[[], Iterator[list[int]]]:
         table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
-        columns = (Column(name, "text", ArrowTexts(table[name])) for name in table.column_names)
+        columns = (Column(name, "text", ArrowCells(table[name])) for name in table.column_names)
         batches = PairBatches(Dataset(tuple(columns)), size, 0)
         return lambda: batches.epoch(1)
 
