@@ -50,27 +50,7 @@ def read_dataset(path: str | Path, info: BackboneInfo, columns: Mapping[str, str
     Raises:
         DataError: if the file cannot be read, or fits no form; the message says what was found and what is expected.
     """
-    return recognise(read_table(path), info, columns)
-
-
-def read_splits(
-    path: str | Path, info: BackboneInfo, split_column: str, columns: Mapping[str, str] | None = None
-) -> tuple[Dataset, Dataset]:
-    """Reads one file that holds both, told apart by a column: `train` against `test`, `val`, `dev` or `eval`.
-
-    Returns:
-        The data for training and the data for evaluation.
-
-    Raises:
-        DataError: as `read_dataset`, or if the column is not there or has other values.
-    """
-    train, held_out = understand_splits(read_table(path), info, split_column, columns)
-    return train.dataset, held_out.dataset
-
-
-def recognise(table: Table, info: BackboneInfo | None, columns: Mapping[str, str] | None = None) -> Dataset:
-    """The data set that a table is for a model; see `understand`."""
-    return understand(table, info, columns).dataset
+    return understand(read_table(path), info, columns).dataset
 
 
 def understand(

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from finetuner_core.data.dataset import Column, Dataset
-from finetuner_core.data.forms import find_items, read_dataset, read_splits, recognise
-from finetuner_core.data.tables import Table
+from finetuner_core.data.forms import find_items, read_dataset, understand, understand_splits
+from finetuner_core.data.tables import Table, read_table
 from finetuner_core.errors import DataError
 from finetuner_core.values import BackboneInfo
 
@@ -79,13 +79,13 @@ IMAGES = ["a.png", "sub/b.png"]
 def test_recognises_the_form_that_fits_the_task(
     info: BackboneInfo, columns: dict[str, list[str]], expected: tuple[object, ...]
 ) -> None:
-    assert described(recognise(table(columns), info)) == expected
+    assert described(understand(table(columns), info).dataset) == expected
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int8, np.uint16])
 def test_vectors_become_float32(dtype: type) -> None:
     labels = np.array([3, 3, 5, 5])
-    dataset = recognise(table({"vectors": VECTORS.astype(dtype), "labels": labels}), VECTOR)
+    dataset = understand(table({"vectors": VECTORS.astype(dtype), "labels": labels}), VECTOR).dataset
     (column,) = dataset.columns
     assert (column.name, column.modality, dataset.labels) == ("vectors", "vector", ["3", "3", "5", "5"])
     assert isinstance(column.items, np.ndarray)
@@ -125,7 +125,7 @@ def with_value(row: int, value: float) -> np.ndarray:
 def test_vectors_that_are_none(vectors: object, message: str) -> None:
     labels = ["x"] * len(vectors)  # type: ignore[arg-type]
     with pytest.raises(DataError) as caught:
-        recognise(table({"vectors": vectors, "labels": labels}), VECTOR)
+        understand(table({"vectors": vectors, "labels": labels}), VECTOR)
     assert message in str(caught.value)
 
 
@@ -166,7 +166,7 @@ def test_vectors_that_are_none(vectors: object, message: str) -> None:
 )
 def test_says_what_is_expected_and_what_was_found(info: BackboneInfo, found: str, expected: str) -> None:
     with pytest.raises(DataError) as caught:
-        recognise(table({name: ["x"] for name in found.split(",")}), info)
+        understand(table({name: ["x"] for name in found.split(",")}), info)
     assert str(caught.value) == expected
 
 
@@ -211,7 +211,8 @@ class TestSplits:
     def read(self, tmp_path: Path, values: list[str], columns: dict[str, str] | None = None) -> tuple[Dataset, Dataset]:
         rows = "".join(f"text {row},label {row % 2},{value}\n" for row, value in enumerate(values))
         (tmp_path / "a.csv").write_text("text,label,part\n" + rows)
-        return read_splits(tmp_path / "a.csv", TEXT, "part", columns)
+        train, held_out = understand_splits(read_table(tmp_path / "a.csv"), TEXT, "part", columns)
+        return train.dataset, held_out.dataset
 
     @pytest.mark.parametrize("train", ["train", "Training", " TRAIN "])
     @pytest.mark.parametrize("held_out", ["test", "val", "valid", "validation", "dev", "eval", " Test"])
@@ -244,7 +245,7 @@ class TestSplits:
     def test_an_unknown_column(self, tmp_path: Path) -> None:
         (tmp_path / "a.csv").write_text("text,label\na,b\n")
         with pytest.raises(DataError, match='has no column "split"'):
-            read_splits(tmp_path / "a.csv", TEXT, "split")
+            understand_splits(read_table(tmp_path / "a.csv"), TEXT, "split")
 
 
 @pytest.mark.parametrize(
@@ -319,7 +320,7 @@ def test_asks_where_that_is_not_clear(
 
 def test_a_file_without_its_line_numbers_is_told_by_rows() -> None:
     with pytest.raises(DataError, match=r"data/a\.csv, row 1: the label is empty\."):
-        recognise(table({"text": ["s", "t"], "label": ["x", ""]}), TEXT)
+        understand(table({"text": ["s", "t"], "label": ["x", ""]}), TEXT)
 
 
 def test_mapped_columns_decide_which_form_is_meant(tmp_path: Path) -> None:
