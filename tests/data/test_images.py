@@ -188,7 +188,7 @@ def test_what_is_no_image(item: object) -> None:
         "s3://bucket/b.png",
         "gs://bucket/b.png",
         "hf://datasets/a/b.png",
-        "file:///tmp/b.png",
+        "file:///a/b.png",
         "data:image/png;base64,iVBORw0KGgo=",
         "data:;base64,iVBORw0KGgo=",
         Path("https://a.org/b.png"),
