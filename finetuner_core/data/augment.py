@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 MIN_AREA = 0.35
 MAX_RATIO = 4 / 3
+
+
+def generator_of(seed: int, epoch: int, step: int) -> torch.Generator:
+    """Where the randomness of one step's images comes from: of these numbers alone, whoever prepares it, and when.
+
+    Args:
+        seed: of the run, from 0 to 2^64 - 1.
+        epoch: its number.
+        step: its number within the epoch.
+    """
+    # Mixed by numpy's SeedSequence, so that neighbouring steps have nothing in common.
+    (mixed,) = np.random.SeedSequence((seed, epoch, step)).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(mixed))
+
+
+def generator_of(seed: int, epoch: int, step: int) -> torch.Generator:
+    """The randomness of one batch, whichever thread prepares it, after whichever others, and also after a resumption.
+
+    Its seed is 64 bits of SHA-256 of the three numbers: neighbours, and a seed and an epoch that change places, give
+    streams that have nothing in common. With a sum of multiples of them two batches of a long training could get the
+    same one.
+
+    Args:
+        seed: of the whole training, any integer.
+        epoch: number of the epoch.
+        step: number of the batch within it.
+
+    Returns:
+        A generator on the CPU, in the same state each time.
+    """
+    digest = hashlib.sha256(f"{seed} {epoch} {step}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little"))
 
 
 def augment(

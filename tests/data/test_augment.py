@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from finetuner_core.data.augment import _random_box, augment
+from finetuner_core.data.augment import _random_box, augment, generator_of
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -86,3 +86,39 @@ def test_mirrors_half_of_the_time_where_asked_to() -> None:
         assert least <= sum(mirrored) <= most
         # Left and right change places, and up and down do not.
         assert all(torch.equal(image, image.flip(-2)) for image in varied)
+
+
+class TestGeneratorOf:
+    def test_is_the_same_each_time_and_in_each_version(self) -> None:
+        assert torch.equal(generator_of(3, 1, 7).get_state(), generator_of(3, 1, 7).get_state())
+        # printf '3 1 7' | sha256sum: the first eight bytes, the least first.
+        assert generator_of(3, 1, 7).initial_seed() == int.from_bytes(bytes.fromhex("dff5ae21509d9763"), "little")
+
+    def test_no_two_batches_share_it(self) -> None:
+        numbers = range(-3, 12)
+        seeds = {generator_of(a, b, c).initial_seed() for a in numbers for b in numbers for c in numbers}
+        assert len(seeds) == len(numbers) ** 3
+        # Digits that move from one number to the next make another batch.
+        assert len({generator_of(*key).initial_seed() for key in ((1, 11, 1), (11, 1, 1), (1, 1, 11))}) == 3
+
+    def test_a_step_further_changes_half_of_the_bits(self) -> None:
+        for shift in ((1, 0, 0), (0, 1, 0), (0, 0, 1)):
+            changed = [
+                generator_of(5, 2, k).initial_seed()
+                ^ generator_of(5 + shift[0], 2 + shift[1], k + shift[2]).initial_seed()
+                for k in range(1000)
+            ]
+            # Each of 64 bits in half of 1000 cases: 500, with a deviation of 16.
+            for bit in range(64):
+                assert 420 < sum(one >> bit & 1 for one in changed) < 580
+
+    def test_first_numbers_of_neighbours_are_even_and_unrelated(self) -> None:
+        first = torch.stack([torch.rand(2, generator=generator_of(0, 1, step)) for step in range(4000)])
+        assert torch.allclose(first.mean(0), torch.full((2,), 0.5), atol=0.02)
+        assert torch.allclose(first.var(0), torch.full((2,), 1 / 12), atol=0.005)
+        after = torch.corrcoef(torch.stack([first[:-1, 0], first[1:, 0]]))[0, 1]
+        assert after.abs() < 0.06  # of 4000 independent pairs, one deviation is 0.016
+
+    def test_takes_any_integer(self) -> None:
+        for seed in (0, -1, 2**63, 2**200):
+            assert generator_of(seed, 10**9, 10**12).device.type == "cpu"
