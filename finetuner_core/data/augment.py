@@ -6,26 +6,12 @@ import hashlib
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 MIN_AREA = 0.35
 MAX_RATIO = 4 / 3
-
-
-def generator_of(seed: int, epoch: int, step: int) -> torch.Generator:
-    """Where the randomness of one step's images comes from: of these numbers alone, whoever prepares it, and when.
-
-    Args:
-        seed: of the run, from 0 to 2^64 - 1.
-        epoch: its number.
-        step: its number within the epoch.
-    """
-    # Mixed by numpy's SeedSequence, so that neighbouring steps have nothing in common.
-    (mixed,) = np.random.SeedSequence((seed, epoch, step)).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(mixed))
 
 
 def generator_of(seed: int, epoch: int, step: int) -> torch.Generator:
