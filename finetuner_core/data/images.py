@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
+from finetuner_core.data.silence import without_warnings
 from finetuner_core.data.slices import TarSlice
 from finetuner_core.errors import DataError
 from finetuner_core.values import quote
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B"})
+
+_decoding = Lock()
 
 # A `Path` keeps one of the two slashes.
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://|(https?|s3|gs|ftp|file):/|data:(image/|;)", re.IGNORECASE)
@@ -36,8 +39,8 @@ def read_image(item: object) -> Image:
     Raises:
         DataError: if it is none of these, or cannot be read; the message names the path.
     """
-    with _without_warnings():
-        return _read(item)
+    with opened(item) as image:
+        return as_rgb(upright(image))
 
 
 def is_url(path: str | Path) -> bool:
@@ -53,53 +56,68 @@ def find_unreadable(items: Sequence[object]) -> dict[int, str]:
     """
     keys = [item if isinstance(item, Hashable) else id(item) for item in items]
     different = dict(zip(keys, items, strict=True))
-    # The filters of warnings are the process's and not a thread's, so they are set once around all threads.
-    with _without_warnings(), ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool:
         reason_of = dict(zip(different, pool.map(_why_unreadable, different.values()), strict=True))
     return {position: reason_of[key] for position, key in enumerate(keys) if reason_of[key]}
 
 
 def are_grey(items: Sequence[object]) -> bool:
     """Whether all images are stored without colour, as drawings, scans and characters are."""
-    with _without_warnings():
+    with without_warnings():
         return all(_mode(item) in _GREY_MODES for item in items)
 
 
 @contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Pillow warns of a size at which it does not refuse yet, and of metadata that it repairs."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def opened(item: object) -> Iterator[Image]:
+    """An image as Pillow opens it, not decoded yet.
 
+    Pillow warns of a size at which it does not refuse yet, and of metadata that it repairs: not within this.
 
-def _read(item: object, *, coarse: bool = False) -> Image:
-    """`read_image`, or the same image in fewer pixels where its format has a faster way to those."""
-    from PIL import Image, ImageOps
+    Args:
+        item: as `read_image` takes it.
+
+    Raises:
+        DataError: if it is none of these, or cannot be opened, or what is done within it fails; it names the path.
+    """
+    from PIL import Image
 
     if not isinstance(item, str | Path | Image.Image | bytes | TarSlice):
         raise DataError(f"An image is given as a path, a PIL image or bytes, not as {type(item).__name__}.")
     if isinstance(item, str | Path) and is_url(item):
         raise DataError(f"The image {quote(item)} is a URL. Images are read from files: download them first.")
     try:
-        if isinstance(item, Image.Image):
-            image = item
-        else:
-            with Image.open(_file(item)) as image:
-                if coarse:
-                    image.draft("RGB", (1, 1))
-                image.load()
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I"):
-            # Pillow clips 16-bit greys when it converts them; their upper 8 bits are the picture.
-            image = image.convert("I").point(lambda value: value / 256).convert("L")
-        if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
-            image = image.convert("RGBA")
-            white = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(white, image)
-        return image.convert("RGB")
+        with without_warnings():
+            if isinstance(item, Image.Image):
+                # It may stand in several rows, and is decoded where it is first asked for, which only one may do.
+                with _decoding:
+                    item.load()
+                yield item
+            else:
+                with Image.open(_file(item)) as image:
+                    yield image
     except (OSError, ValueError, SyntaxError, AssertionError, Image.DecompressionBombError) as error:
         raise DataError(f"{_named(item)} cannot be read: {_reason(error)}") from None
+
+
+def as_rgb(image: Image) -> Image:
+    """An image of any mode as RGB."""
+    from PIL import Image
+
+    if image.mode.startswith("I"):
+        # Pillow clips 16-bit greys when it converts them; their upper 8 bits are the picture.
+        image = image.convert("I").point(lambda value: value / 256).convert("L")
+    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def upright(image: Image) -> Image:
+    """An image turned as the camera noted that it was held."""
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(image)
 
 
 def _file(item: str | Path | bytes | TarSlice) -> str | Path | BytesIO:
@@ -125,8 +143,11 @@ def _named(item: object) -> str:
 
 def _why_unreadable(item: object) -> str:
     try:
-        # JPEG decodes at an eighth of its size in a fraction of the time, and is read to its end all the same.
-        _read(item, coarse=True)
+        with opened(item) as image:
+            if image is not item:
+                # JPEG decodes at an eighth of its size in a fraction of the time, and is read to its end all the same.
+                image.draft(None, (1, 1))
+            as_rgb(upright(image))
     except DataError as error:
         return str(error)
     return ""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from finetuner_core.data.images import read_image
+from finetuner_core.data.drafted import open_image
 from finetuner_core.interfaces import Batch
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class PixelPreprocess:
 
     def prepare(self, items: Sequence[object]) -> list[Tensor]:
         """Images from paths or PIL images, uint8 (3, H, W) each."""
-        return [_to_pixels(self._resize(_middle(read_image(item)))) for item in items]
+        return [_to_pixels(self._resize(_middle(open_image(item)))) for item in items]
 
     def length(self, prepared: Tensor) -> int:
         """1: all images of a network are of one size."""

@@ -5,6 +5,7 @@ import struct
 import tarfile
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -259,13 +260,13 @@ class TestWithinFiles:
         member = as_slice(save(tmp_path / "a.png", COLOURS), tmp_path)
         content = member.read()
         reads: list[object] = []
-        read = images._read
+        why = images._why_unreadable
 
-        def counted(item: object, *, coarse: bool = False) -> Image.Image:
+        def counted(item: object) -> str:
             reads.append(item)
-            return read(item, coarse=coarse)
+            return why(item)
 
-        monkeypatch.setattr(images, "_read", counted)
+        monkeypatch.setattr(images, "_why_unreadable", counted)
         assert find_unreadable([member, replace(member), content, bytes(bytearray(content))]) == {}
         assert len(reads) == 2
 
@@ -280,6 +281,10 @@ def test_an_image_in_memory_that_was_closed(tmp_path: Path) -> None:
         pass
     with pytest.raises(DataError, match=f'The image "{path}" cannot be read: .*closed'):
         read_image(image)
+
+
+# A directory of nine entries, none of which is there.
+BROKEN_EXIF = b"Exif\0\0" + b"II*\0\x08\0\0\0" + b"\x09\0"
 
 
 class TestWarnings:
@@ -299,18 +304,31 @@ class TestWarnings:
         assert list(find_unreadable([path])) == [0]
 
     def test_broken_metadata_does_not_matter(self, tmp_path: Path) -> None:
-        # A directory of nine entries, none of which is there.
-        exif = b"Exif\0\0" + b"II*\0\x08\0\0\0" + b"\x09\0"
-        path = save(tmp_path / "a.jpg", COLOURS, exif=exif)
+        path = save(tmp_path / "a.jpg", COLOURS, exif=BROKEN_EXIF)
         with pytest.warns(UserWarning, match="Corrupt EXIF data"), Image.open(path) as image:
             image.getexif()
         assert pixels_of(path).shape == COLOURS.shape
         assert find_unreadable([path]) == {}
 
-    def test_the_filters_are_left_as_they_were(self, bad: dict[str, Path]) -> None:
+    def test_several_threads_read_in_silence_and_leave_the_filters(self, tmp_path: Path, bad: dict[str, Path]) -> None:
+        path = save(tmp_path / "a.jpg", COLOURS, exif=BROKEN_EXIF)
+        expected = pixels_of(path)
         before = list(warnings.filters)
+        with ThreadPoolExecutor(8) as pool:
+            for pixels in pool.map(pixels_of, [path] * 200):
+                assert np.array_equal(pixels, expected)
         find_unreadable([*bad.values()] * 20)
         assert list(warnings.filters) == before
+        with pytest.warns(UserWarning, match="Corrupt EXIF data"), Image.open(path) as image:
+            image.getexif()
+
+    def test_one_image_in_memory_is_read_by_several_threads(self, tmp_path: Path) -> None:
+        path = save(tmp_path / "a.png", RNG.integers(0, 256, (300, 300, 3), dtype=np.uint8))
+        expected = pixels_of(path)
+        for _ in range(5):
+            with Image.open(path) as image, ThreadPoolExecutor(8) as pool:
+                for pixels in pool.map(pixels_of, [image] * 16):
+                    assert np.array_equal(pixels, expected)
 
 
 class TestFindUnreadable:

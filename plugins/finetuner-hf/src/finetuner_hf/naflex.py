@@ -15,7 +15,7 @@ from transformers.models.siglip2.image_processing_pil_siglip2 import (
     get_image_size_for_max_num_patches,
 )
 
-from finetuner_core.data.images import read_image
+from finetuner_core.data.drafted import open_image
 from finetuner_core.interfaces import Batch
 from finetuner_core.plugin import WeightsError
 from finetuner_hf.processors import Processor
@@ -82,7 +82,7 @@ class NaflexPreprocess:
         return {"pixels": pixels, "pixel_attention_mask": mask, "spatial_shapes": torch.tensor(shapes)}
 
     def _prepare_one(self, item: object) -> Tensor:
-        image = read_image(item)
+        image = open_image(item)
         height, width = get_image_size_for_max_num_patches(
             image_height=image.height,
             image_width=image.width,
