@@ -335,6 +335,17 @@ def test_naflex_keeps_the_shape_of_an_image(tmp_path: Path, pictures: list[Image
     assert square["spatial_shapes"].tolist() == [[4, 4]]
 
 
+def test_naflex_reads_a_large_photo_of_a_file_in_the_same_shape(tmp_path: Path, pictures: list[Image.Image]) -> None:
+    preprocess = finetuner.build_model(str(make("siglip_2_naflex", tmp_path / "model"))).preprocess("image")
+    path = tmp_path / "a.jpg"
+    pictures[3].resize((1283, 857), Image.Resampling.BICUBIC).save(path, quality=90)
+    with Image.open(path) as whole:
+        whole.load()
+        ours, theirs = preprocess.prepare([path, whole])
+    assert ours.shape == theirs.shape
+    assert 0 < (ours.float() - theirs.float()).square().mean() < 2  # 45 dB
+
+
 def test_siglip_without_its_head_is_refused(tmp_path: Path) -> None:
     folder = make("siglip", tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())

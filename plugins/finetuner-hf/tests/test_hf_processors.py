@@ -63,6 +63,21 @@ def test_pixels_are_the_processors(
     assert torch.allclose(pixels, expected.float(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(("kind", "settings"), [("ViT", SQUARE), ("CLIP", SHORTEST), ("ConvNext", {"size": 32})])
+def test_a_large_photo_in_a_file_is_seen_as_the_processor_sees_it(
+    kind: str, settings: dict[str, object], tmp_path: Path, pictures: list[Image.Image]
+) -> None:
+    unscaled = {"do_rescale": False, "do_normalize": False}
+    name = write(tmp_path, kind, settings | unscaled)
+    path = tmp_path / "a.jpg"
+    pictures[3].resize((1281, 853), Image.Resampling.BICUBIC).save(path, quality=90)
+    preprocess = image_preprocess(read_processor(name), name)
+    with Image.open(path) as image:
+        expected = LIBRARY.from_pretrained(name, backend="pil")(image, return_tensors="pt")["pixel_values"]
+    grey_levels = preprocess.collate(preprocess.prepare([path]))["pixels"] - expected
+    assert 0 < grey_levels.square().mean() < 2  # 45 dB; the photo itself is decoded at an eighth
+
+
 @pytest.mark.parametrize(
     ("kind", "settings", "expected"),
     [
