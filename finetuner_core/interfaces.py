@@ -118,6 +118,9 @@ class FeatureExtractor(nn.Module, ABC):
     dim: int
     """Width D of the token features."""
 
+    padding_free: bool = False
+    """Whether padding costs nothing: items of any lengths can then share a batch, and are not sorted into chunks."""
+
     @abstractmethod
     def forward(self, batch: Batch) -> Features:
         """Features (B, T, D) of a collated batch."""

@@ -96,6 +96,9 @@ if TYPE_CHECKING:
 @parameters.metrics
 @click.option("--best-metric", metavar="NAME", help="What is best by: map, ndcg@10, spearman, ... [by the data]")
 @click.option("--seed", type=int, metavar="N", help="What every random choice follows from. [0]")
+@click.option("--chunk-size", type=int, metavar="N", help="Items computed at once, to save memory. [what fits]")
+@click.option("--workers", type=int, metavar="N", help="Threads that prepare items ahead. [1]")
+@click.option("--skip-bad-steps", is_flag=True, help="Leave out steps whose loss is not finite.")
 @click.option("--quiet", is_flag=True, help="Print nothing.")
 @parameters.verbose
 def fit(

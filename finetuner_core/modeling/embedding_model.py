@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from torch.nn import functional as F
 
 from finetuner_core.artifacts.folder import write_folder
 from finetuner_core.artifacts.saved import joined_row, write_towers
+from finetuner_core.data.ahead import prepare_ahead
 from finetuner_core.data.dataset import Cells
 from finetuner_core.errors import DataError, OptionError
 from finetuner_core.interfaces import Prepared, Preprocess, TextPreprocess
+from finetuner_core.modeling.embed import Limit, chunks, embed_chunk, in_order, tokens_at_once
 from finetuner_core.modeling.encoder import Encoder
 from finetuner_core.modeling.tower import Tower
 from finetuner_core.values import SIDES, BackboneInfo, Modality, Side, quote
@@ -124,10 +127,10 @@ class EmbeddingModel(nn.Module):
         Returns:
             float32 (B, output_dim), each of length 1.
         """
-        batch = self.preprocess(modality, side).collate(prepared)
-        on_device = {name: tensor.to(self.device) for name, tensor in batch.items()}
-        vectors: Tensor = self.encoder(modality, side)(on_device)
-        return vectors
+        encoder, preprocess = self.encoder(modality, side), self.preprocess(modality, side)
+        parts = chunks(encoder, preprocess, prepared, Limit(tokens_at_once(self.device)))
+        vectors = [embed_chunk(encoder, preprocess, [prepared[p] for p in part], self.device) for part in parts]
+        return in_order(parts, vectors) if vectors else torch.empty(0, self.output_dim, device=self.device)
 
     def encode(
         self,
@@ -147,7 +150,7 @@ class EmbeddingModel(nn.Module):
             modality: what they are; it has to be given where the model takes more than one and no side tells it.
             side: `query` for what asks, `document` for what is found. It makes a difference for a model that puts
                 prompts before its texts, and for one that has two towers.
-            batch_size: how many are computed at a time.
+            batch_size: the most that are computed at a time; else as many as fill the device.
             width: how many numbers of each vector are kept, the first ones, brought to length 1 again: for a model that
                 was trained with widths of that kind (`matryoshka`).
 
@@ -178,31 +181,32 @@ class EmbeddingModel(nn.Module):
         modality = self._checked_modality(modality, side)
         if isinstance(items, str | bytes | Path) or not hasattr(items, "__len__"):
             raise DataError(f"encode takes a list of items, not one {type(items).__name__}: write encode([...]).")
-        size = 64 if batch_size is None else batch_size
-        if size < 1:
-            raise OptionError(f"batch_size is {size}; it must be at least 1.")
+        if batch_size is not None and batch_size < 1:
+            raise OptionError(f"batch_size is {batch_size}; it must be at least 1.")
         kept = self.output_dim if width is None else width
         if not 1 <= kept <= self.output_dim:
             raise OptionError(f"width is {kept}; the model's vectors are {self.output_dim} wide.")
         vectors = np.empty((len(items), kept), dtype=np.float32)
-        preprocess = self.preprocess(modality, side)
+        encoder, preprocess = self.encoder(modality, side), self.preprocess(modality, side)
+        limit = Limit(tokens_at_once(self.device), batch_size)
+
+        def prepare(start: int) -> list[Prepared]:
+            end = min(start + _WINDOW, len(items))
+            window = items.take(range(start, end)) if isinstance(items, Cells) else items[start:end]
+            if modality == "text":
+                _check_texts(window, start)
+            return preprocess.prepare(window)  # type: ignore[arg-type]
+
         cut = 0
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
+        starts = range(0, len(items), _WINDOW)
         try:
-            with torch.inference_mode():
-                for start in range(0, len(items), _WINDOW):
-                    end = min(start + _WINDOW, len(items))
-                    window = items.take(range(start, end)) if isinstance(items, Cells) else items[start:end]
-                    if modality == "text":
-                        _check_texts(window, start)
-                    prepared = preprocess.prepare(window)  # type: ignore[arg-type]
+            with torch.inference_mode(), closing(prepare_ahead(starts, prepare, workers=1)) as windows:
+                for start, prepared in zip(starts, windows, strict=True):
                     cut += count_cut(preprocess, prepared)
-                    # Items of like length share a batch, so that little of it is padding.
-                    order = sorted(range(len(prepared)), key=lambda i: preprocess.length(prepared[i]), reverse=True)
-                    for at in range(0, len(order), size):
-                        rows = order[at : at + size]
-                        embedded = self(modality, [prepared[row] for row in rows], side)
+                    for rows in chunks(encoder, preprocess, prepared, limit):
+                        embedded = embed_chunk(encoder, preprocess, [prepared[row] for row in rows], self.device)
                         if kept < self.output_dim:
                             embedded = F.normalize(embedded[:, :kept], dim=1)
                         vectors[[start + row for row in rows]] = embedded.cpu().numpy()

@@ -28,6 +28,11 @@ class Encoder(nn.Module):
         """Width of the embeddings."""
         return self.pooling.dim if self.projection is None else self.projection.out_features
 
+    @property
+    def padding_free(self) -> bool:
+        """Whether padding costs nothing."""
+        return self.extractor.padding_free
+
     def forward(self, batch: Batch) -> Tensor:
         """Embeddings of length 1, float32 (B, output_dim)."""
         vectors: Tensor = self.pooling(self.extractor(batch))

@@ -143,6 +143,9 @@ def choose_plan(model: EmbeddingModel, data: Dataset, settings: Settings, device
         dtype=choose_precision(settings.precision, device, model.modalities),
         mirror=_mirror(data, settings),
         seed=settings.seed,
+        chunk_size=settings.chunk_size,
+        workers=settings.workers,
+        skip_bad_steps=settings.skip_bad_steps,
     )
 
 

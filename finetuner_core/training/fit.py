@@ -29,10 +29,10 @@ from finetuner_core.training.choices import choose_batches, choose_judge, choose
 from finetuner_core.training.freezing import batch_statistics
 from finetuner_core.training.freezing import freeze as freeze_model
 from finetuner_core.training.loop import train
+from finetuner_core.training.objective import Objective
 from finetuner_core.training.progress import Progress
 from finetuner_core.training.result import FitResult, Measured
 from finetuner_core.training.settings import Augment, Precision, Schedule, Settings
-from finetuner_core.training.step import Objective
 from finetuner_core.values import RESERVED_OPTIONS, Side, resolve_options
 
 TRAINING_FILE = "training.json"
@@ -78,6 +78,9 @@ def fit(
     precision: Precision = "auto",
     device: str = "auto",
     seed: int = 0,
+    chunk_size: int | None = None,
+    workers: int = 1,
+    skip_bad_steps: bool = False,
     quiet: bool = False,
 ) -> FitResult:
     """Fine-tunes a model for search on data of one's own, and measures what that gained.
@@ -142,6 +145,11 @@ def fit(
         precision: `float32`, `bfloat16`, or `auto` for what is faster here.
         device: `cuda`, `mps`, `cpu`, or `auto` for the best there is.
         seed: what every random choice follows from.
+        chunk_size: the most items that keep what they need for the backward pass at once; the others are computed
+            twice, with the same gradients (GradCache, Gao et al. 2021, https://arxiv.org/abs/2101.06983). Where it is
+            not given, as many as fit into memory.
+        workers: how many threads prepare items ahead of the steps that need them; 0 for none.
+        skip_bad_steps: whether a step whose loss or gradient is not finite is left out, instead of ending the run.
         quiet: whether to print nothing.
 
     Returns:
@@ -168,6 +176,9 @@ def fit(
         precision=precision,
         device=device,
         seed=seed,
+        chunk_size=chunk_size,
+        workers=workers,
+        skip_bad_steps=skip_bad_steps,
     )
     if best_metric is not None and eval_every is None:
         raise OptionError("best_metric chooses among weights in the middle of training: give eval_every as well.")

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import torch
 from torch import nn
 
+from finetuner_core.data.ahead import prepare_ahead
+from finetuner_core.data.augment import generator_of
 from finetuner_core.data.batches import MixedBatches
 from finetuner_core.errors import TrainingError
 from finetuner_core.interfaces import Prepared, Preprocess
+from finetuner_core.modeling.dropout import use_fast_dropout
 from finetuner_core.modeling.embedding_model import EmbeddingModel, count_cut, warn_of_cut
+from finetuner_core.training.allocator import keep_freed_memory
+from finetuner_core.training.feed import ColumnFeed, Feed, feeds_of
+from finetuner_core.training.objective import Objective
 from finetuner_core.training.optimizer import build_optimizer, learning_rate_factor
 from finetuner_core.training.settings import Schedule
-from finetuner_core.training.step import Objective, embed_columns
+from finetuner_core.training.step import Step
 
 logger = logging.getLogger("finetuner")
 
@@ -46,6 +53,9 @@ class Plan:
         dtype: what the forward pass computes in.
         mirror: whether training images are mirrored; `None` where they are not augmented at all.
         seed: what augmentation and dropout follow from.
+        chunk_size: the most items that keep their graph at once; `None` for as many as fit into memory.
+        workers: how many threads prepare items ahead; 0 for none.
+        skip_bad_steps: whether a step without a finite loss and gradient is left out, instead of ending the run.
     """
 
     epochs: int
@@ -57,6 +67,9 @@ class Plan:
     dtype: torch.dtype
     mirror: bool | None
     seed: int
+    chunk_size: int | None = None
+    workers: int = 1
+    skip_bad_steps: bool = False
 
 
 def train(
@@ -64,6 +77,7 @@ def train(
     objectives: Sequence[Objective],
     plan: Plan,
     *,
+    feeds: Sequence[Sequence[Feed]] | None = None,
     weights: Sequence[float] | None = None,
     frozen: Sequence[nn.Module] = (),
     on_step: Callable[[float, int], None] = lambda loss, items: None,
@@ -76,6 +90,7 @@ def train(
         model: on the device where it is to be trained.
         objectives: what it learns from; of several, each step takes a batch of one.
         plan: how.
+        feeds: for each objective where its columns come from; else each item is read and embedded in every step.
         weights: for each objective its share of the steps, in any unit; else each gives its batches once an epoch.
         frozen: modules that stay in evaluation mode.
         on_step: told the loss and the number of items of each step.
@@ -86,8 +101,11 @@ def train(
         The history, an entry for each epoch.
 
     Raises:
-        TrainingError: if the loss is no finite number.
+        TrainingError: if the loss or its gradient is no finite number; the model is as it was before that step. Or if
+            there is not enough memory.
     """
+    keep_freed_memory()
+    use_fast_dropout(model)
     torch.manual_seed(plan.seed)
     batches = MixedBatches([objective.batches for objective in objectives], weights, plan.seed)
     steps = plan.epochs * batches.per_epoch
@@ -97,6 +115,8 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate_factor(step, steps, plan.warmup, plan.schedule)
     )
+    step_of = Step(trained, model.device, plan.dtype, plan.chunk_size)
+    feeds = feeds or [feeds_of(model, objective.data, plan.mirror) for objective in objectives]
     cut = _Cut()
     history: list[Epoch] = []
     done, ended = 0, False
@@ -104,42 +124,39 @@ def train(
     for module in frozen:
         module.eval()
     for number in range(1, plan.epochs + 1):
-        # A generator takes 64 bits.
-        generator = torch.Generator().manual_seed((plan.seed * 1_000_003 + number) % 2**64)
         total, items, start = 0.0, 0, time.perf_counter()
-        for step, (which, rows) in enumerate(batches.epoch(number), 1):
-            objective = objectives[which]
-            with torch.autocast(model.device.type, torch.bfloat16, enabled=plan.dtype is torch.bfloat16):
-                columns = embed_columns(model, objective.data, rows, plan.mirror, generator, cut.see)
-            value = objective.loss_of(columns, rows)
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()  # type: ignore[no-untyped-call]
-            if not history and step == 1:
-                _warn_of_unreached(model)
-            if plan.max_grad_norm:
-                nn.utils.clip_grad_norm_(trained, plan.max_grad_norm)
-            number_of = value.item()
-            if not torch.isfinite(value):
-                raise TrainingError(
-                    f"The loss became {number_of} in step {step} of epoch {number}; the model is of no use any more.\n"
-                    f"Try a lower learning rate than {plan.learning_rate:g}, or precision float32."
-                )
-            optimizer.step()
-            learning_rate = float(schedule.get_last_lr()[0])
-            schedule.step()
-            total += number_of * len(rows)
-            items += len(rows)
-            done += 1
-            on_step(number_of, len(rows))
-            paused = time.perf_counter()
-            ended = is_done(done, steps)
-            start += time.perf_counter() - paused  # what is measured in the middle is no training
-            if ended:
-                break
+        with prepare_ahead(_batches(batches, number), _Prepare(feeds, plan.seed), plan.workers) as ahead:
+            for batch, prepared in ahead:
+                objective, own = objectives[batch.which], feeds[batch.which]
+                cut.see(own, prepared)
+                optimizer.zero_grad(set_to_none=True)
+                remembered = objective.buffers()
+                loss = step_of.backward(objective, own, prepared, batch.rows)
+                if not done:
+                    _warn_of_unreached(model)
+                norm = nn.utils.clip_grad_norm_(trained, plan.max_grad_norm or math.inf)
+                learning_rate = float(schedule.get_last_lr()[0])
+                if math.isfinite(loss) and math.isfinite(norm):
+                    optimizer.step()
+                    total += loss * len(batch.rows)
+                    items += len(batch.rows)
+                elif plan.skip_bad_steps:
+                    objective.restore(remembered)
+                    logger.warning("%s; it is left out", _bad(loss, batch, objective))
+                else:
+                    raise _diverged(loss, batch, objective, plan.learning_rate)
+                schedule.step()
+                done += 1
+                on_step(loss, len(batch.rows))
+                paused = time.perf_counter()
+                ended = is_done(done, steps)
+                start += time.perf_counter() - paused  # what is measured in the middle is no training
+                if ended:
+                    break
         seconds = time.perf_counter() - start
         epoch = Epoch(
             epoch=number,
-            loss=total / items,
+            loss=total / items if items else math.nan,
             learning_rate=learning_rate,
             items_per_second=items / seconds,
             seconds=seconds,
@@ -151,6 +168,45 @@ def train(
             break
     model.eval()
     return history
+
+
+class _Batch(NamedTuple):
+    """Which rows make a step."""
+
+    epoch: int
+    step: int
+    which: int
+    rows: list[int]
+
+
+def _batches(batches: MixedBatches, epoch: int) -> Iterator[_Batch]:
+    for step, (which, rows) in enumerate(batches.epoch(epoch), 1):
+        yield _Batch(epoch, step, which, rows)
+
+
+class _Prepare:
+    """Makes the items of a step ready; it runs in threads beside the one that trains."""
+
+    def __init__(self, feeds: Sequence[Sequence[Feed]], seed: int) -> None:
+        self.feeds, self.seed = feeds, seed
+
+    def __call__(self, batch: _Batch) -> tuple[_Batch, list[Sequence[Prepared]]]:
+        # Of the step alone, so that it does not matter who prepares which.
+        generator = generator_of(self.seed, batch.epoch, batch.step)
+        return batch, [feed.prepare(batch.rows, generator) for feed in self.feeds[batch.which]]
+
+
+def _bad(loss: float, batch: _Batch, objective: Objective) -> str:
+    what = f"The loss became {loss}" if not math.isfinite(loss) else "The gradient became infinite or NaN"
+    rows = ", ".join(map(str, batch.rows[:5])) + (", ..." if len(batch.rows) > 5 else "")
+    return f"{what} in step {batch.step} of epoch {batch.epoch}, on the rows {rows} of {objective.data.source}"
+
+
+def _diverged(loss: float, batch: _Batch, objective: Objective, learning_rate: float) -> TrainingError:
+    return TrainingError(
+        f"{_bad(loss, batch, objective)}.\nTry a lower learning rate than {learning_rate:g}, precision float32, or "
+        "--skip-bad-steps where one such step may be left out."
+    )
 
 
 def _warn_of_unreached(model: nn.Module) -> None:
@@ -167,10 +223,11 @@ class _Cut:
         self.counts: dict[Preprocess, tuple[int, int]] = {}
         self.said = False
 
-    def see(self, preprocess: Preprocess, prepared: Sequence[Prepared]) -> None:
-        if not self.said:
-            cut, items = self.counts.get(preprocess, (0, 0))
-            self.counts[preprocess] = (cut + count_cut(preprocess, prepared), items + len(prepared))
+    def see(self, feeds: Sequence[Feed], prepared: Sequence[Sequence[Prepared]]) -> None:
+        for feed, items in zip(feeds, prepared, strict=True):
+            if not self.said and isinstance(feed, ColumnFeed):
+                cut, before = self.counts.get(feed.preprocess, (0, 0))
+                self.counts[feed.preprocess] = (cut + count_cut(feed.preprocess, items), before + len(items))
 
     def say_once(self) -> None:
         if not self.said:

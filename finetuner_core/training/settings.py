@@ -14,13 +14,14 @@ Schedule = Literal["cosine", "linear"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Augment = Literal["auto", "none", "crop", "crop+mirror"]
 
-_MINIMA = {"epochs": 1, "batch_size": 2, "weight_decay": 0, "warmup": 0, "max_grad_norm": 0, "seed": 0}
-_WHOLE = ("epochs", "batch_size", "seed")
+_MINIMA = {"epochs": 1, "batch_size": 2, "weight_decay": 0, "warmup": 0, "max_grad_norm": 0, "seed": 0, "workers": 0}
+_WHOLE = ("epochs", "batch_size", "seed", "workers")
 _COUNTS = {
     "lora": "the rank of the matrices, such as 8",
     "eval_every": "a number of steps, such as 100",
     "patience": "a number of evaluations, such as 3",
     "memory": "a number of items, such as 4096",
+    "chunk_size": "a number of items, such as 32",
 }
 _MAX_SEED = 2**64 - 1
 _FREEZABLE = ("backbone", "text", "image", "vector", *SIDES)
@@ -52,6 +53,9 @@ class Settings:
     precision: Precision
     device: str
     seed: int
+    chunk_size: int | None
+    workers: int
+    skip_bad_steps: bool
 
     def __post_init__(self) -> None:
         for name, minimum in _MINIMA.items():

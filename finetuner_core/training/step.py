@@ -1,124 +1,127 @@
-"""What one step computes: the embeddings of a batch, and the loss over all of it."""
+"""What one step computes: the gradient of the loss over all of a batch, in as much memory as there is."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import cast
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from finetuner_core.data.augment import augment
-from finetuner_core.data.batches import Batches
-from finetuner_core.data.dataset import Dataset
 from finetuner_core.data.known import Rows
-from finetuner_core.interfaces import ImagePreprocess, Prepared, Preprocess
-from finetuner_core.losses.excluded import takes_excluded
-from finetuner_core.losses.memory import MemoryLoss
-from finetuner_core.modeling.embedding_model import EmbeddingModel
+from finetuner_core.errors import TrainingError
+from finetuner_core.interfaces import Prepared
+from finetuner_core.modeling.embed import Limit, tokens_at_once
 from finetuner_core.modeling.encoder import Encoder
+from finetuner_core.training.checkpointing import checkpointed
+from finetuner_core.training.feed import Feed
+from finetuner_core.training.gradients import LossOf, Work, backward, backward_in_chunks
+from finetuner_core.training.memory import GraphBudget, is_out_of_memory, learns_statistics
+from finetuner_core.training.objective import Objective
+from finetuner_core.training.randomness import random_state, restore_random_state
 
 
-@dataclass(frozen=True)
-class Objective:
-    """A data set with the loss that learns from it, and its batches.
+class Step:
+    """Computes gradients, in as many parts as memory asks for.
 
     Args:
-        data: what is learned from.
-        loss: on the device of the model; see `finetuner_core.losses` for how it is called.
-        batches: which rows make each step.
+        trained: what gets the gradients.
+        device: where.
+        dtype: what the forward pass computes in.
+        chunk_size: the most items that keep their graph at once, `None` for as many as fit.
     """
 
-    data: Dataset
-    loss: nn.Module
-    batches: Batches
+    def __init__(
+        self,
+        trained: Sequence[nn.Parameter],
+        device: torch.device,
+        dtype: torch.dtype,
+        chunk_size: int | None = None,
+    ) -> None:
+        self.trained, self.device, self.dtype = trained, device, dtype
+        self.budget = GraphBudget(trained, device, chunk_size)
 
-    def check(self, dim: int) -> None:
-        """Whether the loss takes the data, asked with random embeddings before anything is computed.
+    def backward(
+        self, objective: Objective, feeds: Sequence[Feed], prepared: Sequence[Sequence[Prepared]], rows: Rows
+    ) -> float:
+        """Adds the gradients of a batch's loss to those of all parameters.
+
+        The batch is embedded in chunks of like length, and the loss sees all of it in its order. Where its graph does
+        not fit into memory, chunks are computed twice instead, and a single item that does not fit is computed stage by
+        stage; the gradients are the same.
 
         Args:
-            dim: width of the model's embeddings.
+            objective: what is learned.
+            feeds: one for each column of its data.
+            prepared: what each feed made ready.
+            rows: of the data.
+
+        Returns:
+            The loss.
 
         Raises:
-            DataError: if it says that it does not.
+            TrainingError: if a single item is too large for the memory.
         """
-        rows = next(self.batches.epoch(1))
-        generator = torch.Generator().manual_seed(0)
-        columns = [F.normalize(torch.randn(len(rows), dim, generator=generator)) for _ in self.data.columns]
-        # A copy, since some losses remember what they have seen.
-        objective = replace(self, loss=copy.deepcopy(self.loss).cpu())
-        with torch.no_grad():
-            objective.loss_of(columns, rows)
+        by_encoder: dict[Encoder, list[int]] = {}
+        for number, feed in enumerate(feeds):
+            by_encoder.setdefault(feed.encoder, []).append(number)
+        columns_of = list(by_encoder.values())
+        works = [
+            Work.of(
+                encoder,
+                feeds[numbers[0]],
+                [item for number in numbers for item in prepared[number]],
+                self._at_once(encoder),
+            )
+            for encoder, numbers in by_encoder.items()
+        ]
 
-    def loss_of(self, columns: Sequence[Tensor], rows: Rows) -> Tensor:
-        """The loss of a batch, a scalar.
+        def loss_of(vectors: Sequence[Tensor]) -> Tensor:
+            columns: dict[int, Tensor] = {}
+            for numbers, own in zip(columns_of, vectors, strict=True):
+                columns.update(zip(numbers, torch.split(own, len(rows)), strict=True))
+            return objective.loss_of([columns[number] for number in range(len(feeds))], rows)
 
-        Args:
-            columns: the embeddings (B, D) of each column.
-            rows: which rows of the data they are.
-        """
-        anchors, *others = columns
-        device, known = anchors.device, self.batches.known
-        if self.data.scores is not None:
-            scores = torch.from_numpy(self.data.scores[np.asarray(rows)]).to(device)
-            value: Tensor = self.loss(anchors, scores, ref_emb=torch.stack(others, dim=1))
-            return value
-        told = takes_excluded(self.loss)
-        labels, ref_labels = known.labels(rows) if told else known.grouped(rows)
-        given: dict[str, Tensor] = {}
-        if others:
-            # By name, since in pytorch-metric-learning another parameter stands between them; and labels of their own,
-            # since there the same tensor means the same items, of which none is paired with itself.
-            given["ref_emb"] = torch.cat(others)
-            given["ref_labels"] = torch.from_numpy(ref_labels.copy()).to(device)
-        remembered = None
-        if isinstance(self.loss, MemoryLoss):
-            given["items"] = torch.from_numpy(known.references(rows)).to(device)
-            remembered = self.loss.items.cpu().numpy()
-        if told and (excluded := known.excluded(rows, remembered)) is not None:
-            given["excluded"] = torch.from_numpy(excluded).to(device)
-        value = self.loss(anchors, torch.from_numpy(labels).to(device), **given)
-        return value
+        drawn, remembered = random_state(self.device), objective.buffers()
+        while True:
+            try:
+                limit = self.budget.limit(works, self.dtype)
+                if limit is None:
+                    return backward(works, loss_of, self.device, self.dtype)
+                return self._in_chunks(works, loss_of, limit)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                if self.budget.bytes == 0:
+                    raise _too_large(self.device) from error
+            # Out of the except clause, whose error holds on to what was computed.
+            for parameter in self.trained:
+                parameter.grad = None
+            restore_random_state(drawn, self.device)
+            objective.restore(remembered)
+            self.budget.halve()
+
+    def _at_once(self, encoder: Encoder) -> Limit:
+        # The statistics of a batch norm that learns are those of the whole batch.
+        return Limit(sys.maxsize) if learns_statistics(encoder) else Limit(tokens_at_once(self.device))
+
+    def _in_chunks(self, works: Sequence[Work], loss_of: LossOf, limit: Limit) -> float:
+        for work in works:
+            if learns_statistics(work.encoder):
+                raise TrainingError(
+                    "A batch of this size has to be computed in chunks, and the network's batch norms learn from whole "
+                    "batches.\nTake a smaller batch_size, or start from pretrained weights, whose statistics stay."
+                )
+        with ExitStack() as stack:
+            for work in works:
+                if self.budget.is_larger(work):
+                    stack.enter_context(checkpointed(work.encoder.extractor))
+            return backward_in_chunks([work.cut(limit) for work in works], loss_of, self.device, self.dtype)
 
 
-def embed_columns(
-    model: EmbeddingModel,
-    data: Dataset,
-    rows: Rows,
-    mirror: bool | None,
-    generator: torch.Generator,
-    on_prepared: Callable[[Preprocess, Sequence[Prepared]], None] = lambda preprocess, prepared: None,
-) -> list[Tensor]:
-    """Embeddings of some rows, a tensor (B, D) for each column.
-
-    Columns that one encoder reads go through it together, which is faster than one after the other.
-
-    Args:
-        model: the model.
-        data: where the rows are.
-        rows: their numbers.
-        mirror: whether images are mirrored at random; `None` where they are left as they are.
-        generator: where the randomness of images comes from.
-        on_prepared: told of what a preprocess has made of each column's items.
-    """
-    prepared: list[Sequence[Prepared]] = []
-    together: dict[Encoder, list[int]] = {}
-    for number, (column, side) in enumerate(zip(data.columns, data.sides, strict=True)):
-        preprocess = model.preprocess(column.modality, side)
-        items = preprocess.prepare(column.take(rows))
-        on_prepared(preprocess, items)
-        if column.modality == "image" and mirror is not None:
-            size = cast("ImagePreprocess", preprocess).image_size
-            items = augment(items, size, generator, mirror=mirror)
-        prepared.append(items)
-        together.setdefault(model.encoder(column.modality, side), []).append(number)
-    embedded: dict[int, Tensor] = {}
-    for numbers in together.values():
-        column, side = data.columns[numbers[0]], data.sides[numbers[0]]
-        vectors = model(column.modality, [item for number in numbers for item in prepared[number]], side)
-        embedded.update(zip(numbers, vectors.split(len(rows)), strict=True))
-    return [embedded[number] for number in range(len(data.columns))]
+def _too_large(device: torch.device) -> TrainingError:
+    return TrainingError(
+        f"There is not enough memory on {device} for one item alone.\n"
+        "Cut texts shorter (--model-option max_length=256), freeze stages (--freeze 4), or take a smaller model."
+    )

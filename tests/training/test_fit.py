@@ -401,7 +401,7 @@ class TestImages:
             seen.append(mirror)
             return augment(images, size, generator, mirror=mirror)
 
-        monkeypatch.setattr("finetuner_core.training.step.augment", watch)
+        monkeypatch.setattr("finetuner_core.training.feed.augment", watch)
         fit("pixels", image_folder(tmp_path), augment=how, **FAST | {"epochs": 1})
         assert set(seen) == {"none": set(), "crop": {False}, "crop+mirror": {True}, "auto": {True}}[how]
 

@@ -16,7 +16,7 @@ from finetuner_core.modeling.build import build_model
 from finetuner_core.modeling.embedding_model import EmbeddingModel
 from finetuner_core.training.freezing import batch_statistics, freeze
 from finetuner_core.training.loop import Plan, train
-from finetuner_core.training.step import Objective
+from finetuner_core.training.objective import Objective
 
 pytestmark = pytest.mark.usefixtures("acme")
 

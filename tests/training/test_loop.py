@@ -23,8 +23,10 @@ from finetuner_core.losses.contrastive import ContrastiveLoss
 from finetuner_core.losses.infonce import InfoNCELoss
 from finetuner_core.modeling.build import build_model
 from finetuner_core.modeling.embedding_model import EmbeddingModel
+from finetuner_core.training.feed import feeds_of
 from finetuner_core.training.loop import Epoch, Plan, train
-from finetuner_core.training.step import Objective, embed_columns
+from finetuner_core.training.objective import Objective
+from finetuner_core.training.step import Step
 
 pytestmark = pytest.mark.usefixtures("acme")
 
@@ -129,8 +131,18 @@ def test_columns_come_apart_as_they_went_in(name: str) -> None:
     if name == "both":
         data = Dataset((PAIRS.columns[0], replace(pictures, items=pictures.take(range(5)))))
     rows = [4, 0, 3]
-    embedded = embed_columns(model, data, rows, None, torch.Generator())
-    for column, vectors in zip(data.columns, embedded, strict=True):
+    seen: list[Tensor] = []
+
+    class Watch(nn.Module):
+        def forward(self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor, ref_labels: Tensor) -> Tensor:
+            seen.extend((embeddings.detach(), ref_emb.detach()))
+            return embeddings.sum()
+
+    objective = Objective(data, Watch(), PairBatches(data, 3, 0))
+    feeds = feeds_of(model, data, None)
+    step = Step(list(model.parameters()), model.device, torch.float32)
+    step.backward(objective, feeds, [feed.prepare(rows, torch.Generator()) for feed in feeds], rows)
+    for column, vectors in zip(data.columns, seen, strict=True):
         alone = model(column.modality, model.preprocess(column.modality).prepare(column.take(rows)))
         torch.testing.assert_close(vectors, alone)
 
@@ -166,7 +178,8 @@ def test_the_seed_alone_changes_the_crops() -> None:
     model, data = build_model("pixels"), labelled_images()
 
     def embed(mirror: bool | None, seed: int) -> Tensor:
-        return embed_columns(model, data, [0, 1], mirror, torch.Generator().manual_seed(seed))[0]
+        (feed,) = feeds_of(model, data, mirror)
+        return model("image", feed.prepare([0, 1], torch.Generator().manual_seed(seed)))
 
     assert torch.equal(embed(True, 1), embed(True, 1))
     assert not torch.equal(embed(True, 1), embed(True, 2))

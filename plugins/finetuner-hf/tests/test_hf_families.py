@@ -115,8 +115,8 @@ CONFIGS = ENCODERS | DECODERS | BOTH_WAYS
 T5_CLASSES: dict[str, Any] = {"t5": T5EncoderModel, "mt5": MT5EncoderModel, "umt5": UMT5EncoderModel}
 # How the tokenizers of the families end and begin a text.
 TEMPLATES = dict.fromkeys(T5_CLASSES, "$A [SEP]") | {"llama": "[CLS] $A", "mistral": "$A", "gpt2": "$A"}
-# Position embeddings whose number is that of a column cannot be padded on the left.
-ABSOLUTE = {"bert", "distilbert", "electra", "albert", "xlm", "roformer"}
+# Position embeddings whose number is that of a column cannot be padded on the left, unless padding is not computed.
+ABSOLUTE = {"xlm", "roformer"}
 TEXTS = [
     "a cat sits on the mat",
     "a kitten is sitting",

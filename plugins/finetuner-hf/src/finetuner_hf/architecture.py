@@ -28,6 +28,47 @@ PARTLY_USED = frozenset(
 )
 """Families that hold parameters which no plain text reaches: of entities, boxes, languages, experts' balance."""
 
+PACKABLE = frozenset(
+    (
+        *(
+            "albert",
+            "apertus",
+            "arcee",
+            "aria_text",
+            "bert",
+            "bert-generation",
+            "biogpt",
+            "bitnet",
+            "camembert",
+            "cohere",
+        ),
+        *("cohere2", "cohere2_moe", "ctrl", "cwm", "data2vec-text", "diffllama", "distilbert", "electra", "ernie"),
+        *(
+            "ernie4_5",
+            "eurobert",
+            "exaone",
+            "exaone4",
+            "exaone_moe",
+            "flex_olmo",
+            "gemma",
+            "gemma3_text",
+            "glm",
+            "glm4",
+        ),
+        *("glm4_moe", "gpt2", "gpt_bigcode", "gpt_neox", "granite", "granitemoe", "granitemoeshared", "gte", "helium"),
+        *("hunyuan_v1_dense", "hunyuan_v1_moe", "hyperclovax", "internlm3", "jais2", "jetmoe", "jina_embeddings_v3"),
+        *("llama", "mellum", "ministral", "ministral3", "mistral", "mixtral", "modernbert", "modernbert-decoder"),
+        *("nanochat", "nomic_bert", "olmo", "olmo2", "olmo3", "olmoe", "opt", "persimmon", "phi", "phi3", "qwen2"),
+        *("qwen2_moe", "qwen3", "qwen3_moe", "roberta", "roberta-prelayernorm", "roc_bert", "seed_oss", "smollm3"),
+        *("starcoder2", "xlm-roberta", "xlm-roberta-xl"),
+    )
+)
+"""Families of which real tokens alone are computed: all that they do beside attention, they do to each token.
+
+Of all families that transformers lets attend by another function, those whose features and gradients were the same so,
+to 1e-5, on a small network and texts of 1 to 30 tokens, longer than its window.
+"""
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -38,12 +79,14 @@ class Architecture:
         decoder: whether it was made to continue texts. Its positions are then counted for it.
         causal: whether each token sees only those before it.
         dim: width of the last hidden state.
+        packable: whether its texts can stand one after the other, without padding.
     """
 
     opener: type[AutoModel] | type[AutoModelForTextEncoding]
     decoder: bool
     causal: bool
     dim: int
+    packable: bool = False
 
     @property
     def poolings(self) -> tuple[str, ...]:
@@ -68,13 +111,19 @@ def architecture_of(config: PreTrainedConfig) -> Architecture | None:
     if config.is_encoder_decoder or kind not in MODEL_MAPPING_NAMES:
         return None
     if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
-        return Architecture(AutoModel, decoder=False, causal=bool(getattr(config, "is_decoder", False)), dim=width)
+        return Architecture(
+            AutoModel,
+            decoder=False,
+            causal=bool(getattr(config, "is_decoder", False)),
+            dim=width,
+            packable=kind in PACKABLE,
+        )
     if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         # Decoders that were turned into encoders say so by one of these.
         both_ways = getattr(config, "use_bidirectional_attention", False) or getattr(config, "is_causal", True) is False
         # OPT may project its states to another width.
         width = getattr(config, "word_embed_proj_dim", None) or width
-        return Architecture(AutoModel, decoder=True, causal=not both_ways, dim=width)
+        return Architecture(AutoModel, decoder=True, causal=not both_ways, dim=width, packable=kind in PACKABLE)
     return None
 
 

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from finetuner_core.interfaces import Batch, FeatureExtractor, Features, Stage
 from finetuner_hf.architecture import Architecture
 from finetuner_hf.layers import DeclaredPooling
+from finetuner_hf.packing import first_position, last_hidden_state, pack
 from finetuner_hf.stages import transformer_stages
 
 
@@ -26,11 +27,18 @@ class TokenExtractor(FeatureExtractor):
         self.encoder = encoder
         self.architecture = architecture
         self.dim = architecture.dim
+        self.padding_free = architecture.packable
         self._takes = frozenset(inspect.signature(encoder.forward).parameters)
+        if self.padding_free:
+            pack(encoder)
+            self._first_position = first_position(encoder)
 
     def forward(self, batch: Batch) -> Features:
         """Features (B, T, D), padding masked, on whichever side it stands."""
         mask = batch["attention_mask"]
+        if self.padding_free:
+            real = mask.bool()
+            return Features(last_hidden_state(self.encoder, batch["input_ids"], real, self._first_position), real)
         more: dict[str, object] = {}
         if self.architecture.decoder:
             # Counted from the first real token, where a decoder counts from the first column. What it would keep to

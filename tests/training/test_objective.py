@@ -16,7 +16,7 @@ from finetuner_core.losses.infonce import InfoNCELoss
 from finetuner_core.losses.kl import KLLoss
 from finetuner_core.losses.margin_mse import MarginMSELoss
 from finetuner_core.losses.memory import MemoryLoss
-from finetuner_core.training.step import Objective
+from finetuner_core.training.objective import Objective
 
 ANCHORS = ["a", "b", "a", "d"]
 POSITIVES = ["p", "q", "r", "s"]

@@ -1,0 +1,114 @@
+"""Attention of packed texts: against one text, one head and one token at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from finetuner_core.modeling import attention
+from finetuner_core.modeling.attention import packed_attention
+from finetuner_core.modeling.dropout import draw, keep
+
+LENGTHS = (9, 9, 5, 1, 1, 4, 9)
+HEADS, DIM = 4, 8
+
+
+def tensors(heads: int = HEADS, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(sum(LENGTHS), own, DIM) for own in (HEADS, heads, heads)]
+    return [torch.randn(shape, generator=generator).to(dtype).requires_grad_() for shape in shapes]
+
+
+def naive(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    factors: list[Tensor] | None = None,
+    *,
+    scale: float = DIM**-0.5,
+    causal: bool = False,
+    window: int | None = None,
+) -> Tensor:
+    rows: list[Tensor] = []
+    start = 0
+    shared = query.shape[1] // key.shape[1]
+    for text, length in enumerate(LENGTHS):
+        for at in range(length):
+            heads = []
+            for head in range(query.shape[1]):
+                seen = [
+                    other
+                    for other in range(length)
+                    if not (causal and other > at) and not (window is not None and abs(at - other) >= window)
+                ]
+                keys = torch.stack([key[start + other, head // shared] for other in seen])
+                values = torch.stack([value[start + other, head // shared] for other in seen])
+                weights = torch.softmax(keys @ query[start + at, head] * scale, 0)
+                if factors is not None:
+                    weights = weights * factors[text][head, at, seen]
+                heads.append(weights @ values)
+            rows.append(torch.stack(heads))
+        start += length
+    return torch.stack(rows)
+
+
+def gradients(out: Tensor, given: list[Tensor]) -> list[Tensor]:
+    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
+    return list(torch.autograd.grad((out * weights).sum(), given))
+
+
+@pytest.mark.parametrize("heads", [HEADS, 2, 1])
+@pytest.mark.parametrize(
+    "settings", [{}, {"causal": True}, {"window": 3}, {"window": 3, "causal": True}, {"window": 50}, {"scale": 1.5}]
+)
+def test_a_token_attends_to_those_of_its_text(settings: dict[str, Any], heads: int) -> None:
+    given = tensors(heads)
+    packed, expected = packed_attention(*given, LENGTHS, **settings), naive(*given, **settings)
+    torch.testing.assert_close(packed, expected, rtol=1e-5, atol=1e-6)
+    for own, right in zip(gradients(packed, given), gradients(expected, given), strict=True):
+        torch.testing.assert_close(own, right, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("heads", [HEADS, 2])
+@pytest.mark.parametrize("settings", [{}, {"causal": True}, {"window": 3}, {"window": 3, "causal": True}])
+def test_dropped_weights_are_those_that_were_drawn(settings: dict[str, Any], heads: int) -> None:
+    p = 0.3
+    given = tensors(heads)
+    torch.manual_seed(7)
+    packed = packed_attention(*given, LENGTHS, dropout=p, **settings)
+    torch.manual_seed(7)
+    factors: list[Tensor] = []
+    for texts, length in [(2, 9), (1, 5), (2, 1), (1, 4), (1, 9)]:
+        lanes = draw(texts * HEADS * length * length).view(texts, HEADS, length, length)
+        factors += keep(lanes, p, torch.float32)
+    expected = naive(*given, factors, **settings)
+    torch.testing.assert_close(packed, expected, rtol=1e-5, atol=1e-6)
+    for own, right in zip(gradients(packed, given), gradients(expected, given), strict=True):
+        torch.testing.assert_close(own, right, rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_keeps_the_expected_value() -> None:
+    given = [tensor.detach() for tensor in tensors()]
+    torch.manual_seed(0)
+    mean = torch.stack([packed_attention(*given, LENGTHS, dropout=0.2) for _ in range(2000)]).mean(0)
+    torch.testing.assert_close(mean, packed_attention(*given, LENGTHS), rtol=0, atol=0.08)
+
+
+def test_half_precision_is_computed_in_float32_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.dtype] = []
+    original = torch.nn.functional.scaled_dot_product_attention
+
+    def watch(query: Tensor, *rest: Any, **more: Any) -> Tensor:
+        seen.append(query.dtype)
+        return original(query, *rest, **more)
+
+    monkeypatch.setattr(attention.F, "scaled_dot_product_attention", watch)
+    given = tensors(dtype=torch.bfloat16)
+    packed = packed_attention(*given, LENGTHS)
+    assert packed.dtype is torch.bfloat16
+    assert set(seen) == {torch.float32}
+    expected = packed_attention(*(tensor.float() for tensor in given), LENGTHS)
+    torch.testing.assert_close(packed, expected.bfloat16())
