@@ -25,8 +25,8 @@ from finetuner_core.training.choices import choose_plan
 from finetuner_core.training.fit import fit
 from finetuner_core.training.freezing import batch_statistics, freeze
 from finetuner_core.training.loop import train
-from finetuner_core.training.settings import Settings
 from finetuner_core.training.objective import Objective
+from finetuner_core.training.settings import Settings
 
 
 @dataclass
@@ -82,7 +82,7 @@ def frozen_text(turns: Turns, work: Work, **given: Any) -> None:
     """A turn is a whole run over pairs with the backbone frozen and a projection that is trained."""
     rows = [{"anchor": anchor, "positive": positive} for anchor, positive in work.rows()]
     held_out = [{"anchor": anchor, "positive": positive} for anchor, positive in work.held_out]
-    _run_frozen(turns, work, rows, held_out, {}, **given)
+    _run_frozen(turns, work, work.model, rows, held_out, **given)
 
 
 def frozen_images(turns: Turns, work: Work, **given: Any) -> None:
@@ -90,7 +90,7 @@ def frozen_images(turns: Turns, work: Work, **given: Any) -> None:
     rows = [{"image": path, "label": label} for path, label in zip(work.pictures, work.labels, strict=True)]
     # The first ones of every label, since evaluation has to have something to evaluate.
     held_out = [row for row in rows if row["label"] in set(work.labels[:2])][:8]
-    _run_frozen(turns, work, rows, held_out, {"pretrained": False}, **given)
+    _run_frozen(turns, work, f"timm/{work.model}", rows, held_out, pretrained=False, **given)
 
 
 def quality(turns: Turns, work: Work, *, seed: int, learning_rate: float) -> None:
@@ -104,11 +104,11 @@ def quality(turns: Turns, work: Work, *, seed: int, learning_rate: float) -> Non
     turns.end(items=len(work.rows()), losses=losses, **found)
 
 
-def _run_frozen(turns: Turns, work: Work, rows: object, held_out: object, built: dict[str, Any], **given: Any) -> None:
+def _run_frozen(turns: Turns, work: Work, model: str, rows: object, held_out: object, **given: Any) -> None:
     turns.ready()
     fit(
-        work.model, rows, held_out, freeze="backbone", output_dim=256, epochs=work.epochs, batch_size=work.batch_size,
-        augment="none", device=work.device, quiet=True, **built, **given,
+        model, rows, held_out, freeze="backbone", output_dim=256, epochs=work.epochs, batch_size=work.batch_size,
+        augment="none", device=work.device, quiet=True, **given,
     )  # fmt: skip
     turns.end(items=work.epochs * len(work.labels or work.rows()))
 

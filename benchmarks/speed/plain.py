@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.speed.turns import Turns
 from benchmarks.speed.work import Work
 
-
 IMAGE_WIDTH = 1280
 """Of mobilenetv2_100's embedding."""
 

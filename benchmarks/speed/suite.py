@@ -130,15 +130,20 @@ def play(
     if fresh:
         for number in range(rounds):
             for side in able:
-                _turns(options, [side], outcomes, path, 1, 0)
-                _tell(f"round {number + 1} of {rounds}: {side.name}", outcomes[side.name])
+                _turns(options, [side], outcomes, path, 1, 0, f"run {number + 1} of {rounds}")
     else:
         _turns(options, able, outcomes, path, rounds, warm)
     return outcomes
 
 
 def _turns(
-    options: Options, sides: Sequence[Side], outcomes: Mapping[str, Outcome], work: Path, rounds: int, warm: int
+    options: Options,
+    sides: Sequence[Side],
+    outcomes: Mapping[str, Outcome],
+    work: Path,
+    rounds: int,
+    warm: int,
+    where: str | None = None,
 ) -> None:
     players: dict[str, Player] = {}
     try:
@@ -160,7 +165,8 @@ def _turns(
                     _guarded(players, name, outcomes, lambda player, own: player.turn())
                 else:
                     _guarded(players, name, outcomes, lambda player, own: own.turns.append(player.turn()))
-                    _tell(f"round {number + 1 - warm} of {rounds}: {name}", outcomes[name])
+                    said = f"{where or f'round {number + 1 - warm} of {rounds}'}: {name}"
+                    _tell(said, outcomes[name])
     finally:
         for player in players.values():
             player.end()
