@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from finetuner_core.data.dataset import Column, Dataset
     from finetuner_core.data.search_set import SearchSet
     from finetuner_core.data.sources import TrainingSet
+    from finetuner_core.encoding.encode import encode
+    from finetuner_core.encoding.quantize import quantize
+    from finetuner_core.encoding.report import EncodingResult
     from finetuner_core.errors import FinetunerError
     from finetuner_core.evaluation.evaluate import evaluate
     from finetuner_core.evaluation.result import Evaluation, compare
@@ -27,6 +30,7 @@ __all__ = [
     "Column",
     "Dataset",
     "EmbeddingModel",
+    "EncodingResult",
     "Evaluation",
     "FinetunerError",
     "FitResult",
@@ -36,17 +40,20 @@ __all__ = [
     "build_model",
     "compare",
     "describe_models",
+    "encode",
     "evaluate",
     "fit",
     "list_models",
     "load",
     "mine",
+    "quantize",
 ]
 
 _HOME = {
     "Column": "finetuner_core.data.dataset",
     "Dataset": "finetuner_core.data.dataset",
     "EmbeddingModel": "finetuner_core.modeling.embedding_model",
+    "EncodingResult": "finetuner_core.encoding.report",
     "Evaluation": "finetuner_core.evaluation.result",
     "FinetunerError": "finetuner_core.errors",
     "FitResult": "finetuner_core.training.result",
@@ -56,11 +63,13 @@ _HOME = {
     "build_model": "finetuner_core.modeling.build",
     "compare": "finetuner_core.evaluation.result",
     "describe_models": "finetuner_core.catalogue.table",
+    "encode": "finetuner_core.encoding.encode",
     "evaluate": "finetuner_core.evaluation.evaluate",
     "fit": "finetuner_core.training.fit",
     "list_models": "finetuner_core.catalogue.table",
     "load": "finetuner_core.modeling.build",
     "mine": "finetuner_core.mining.mine",
+    "quantize": "finetuner_core.encoding.quantize",
 }
 
 

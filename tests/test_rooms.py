@@ -19,6 +19,7 @@ ORDER = (
     "artifacts",
     "data",
     "modeling",
+    "encoding",
     "losses",
     "evaluation",
     "mining",

@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from finetuner_core.cli import parameters
-from finetuner_core.errors import FolderError
 
 batch_size = click.option("--batch-size", type=int, metavar="N", help="Items computed at a time. [64]")
 device = click.option("--device", metavar="auto|cuda|mps|cpu", help="Where to compute. [auto]")
@@ -67,55 +66,38 @@ def evaluate(model: str, data: str, in_json: bool, per_query: str | None, **sett
 @click.command()
 @click.argument("model")
 @click.argument("data")
-@click.option("--out", required=True, metavar="FILE.npy", help="Where to write the vectors, float32 (N, D).")
+@click.option("--out", required=True, metavar="FILE", help="Where to write the vectors: .npy or .parquet.")
+@click.option(
+    "--dtype",
+    metavar="float32|float16|int8|binary",
+    help="How each number is written; binary is a bit of each. [float32]",
+)
+@click.option(
+    "--ranges", metavar="FILE.npy", help="Quantise as another run did, by the .ranges.npy it left; for --dtype int8."
+)
 @click.option("--column", metavar="HEADER", help="Which column to encode; else the one that fits the model.")
 @click.option("--modality", metavar="text|image|vector", help="For a model that takes more than one.")
+@click.option("--side", metavar="query|document", help="What the items are for, where it makes a difference.")
 @click.option("--width", type=int, metavar="N", help="Keep the first N numbers of each vector (see --matryoshka).")
 @parameters.encoding
 @batch_size
 @device
+@click.option("--quiet", is_flag=True, help="Print nothing.")
 @parameters.verbose
-def encode(
-    model: str,
-    data: str,
-    out: str,
-    column: str | None,
-    modality: str | None,
-    width: int | None,
-    encoding: str | None,
-    batch_size: int | None,
-    device: str | None,
-) -> None:
-    """Writes the embeddings of the items in DATA, in their order: a table, an image folder, a tar, an .npz."""
-    file = Path(out).expanduser().absolute()
-    if file.suffix != ".npy":
-        raise FolderError(f'{out} must end in ".npy": the vectors are written in numpy\'s format.')
-    if file.is_dir():
-        raise FolderError(f"{out} is a folder; the vectors are written into a file.")
-    if not file.parent.is_dir():
-        raise FolderError(f"{out} cannot be written: there is no folder {file.parent}.")
+def encode(model: str, data: str, out: str, **settings: object) -> None:
+    """Writes the embeddings of the items in DATA, in their order: a table, an image folder, a tar, an .npz.
 
+    A run that was stopped goes on when it is called again in the same way.
+    """
     import finetuner_core
 
-    build_model = finetuner_core.build_model  # which says what to install where torch is missing
+    run = finetuner_core.encode  # which says what to install where torch is missing
 
-    import numpy as np
-
-    from finetuner_core.artifacts.saved import find_row
-    from finetuner_core.data.forms import find_items
-    from finetuner_core.data.tables import read_table
-    from finetuner_core.modeling.device import choose_device
-
-    name = as_model_name(model)
-    items = find_items(read_table(data, encoding), find_row(name), column, modality)
-    built = build_model(name).to(choose_device(device or "auto"))
-    vectors = built.encode(items.items, modality=items.modality, batch_size=batch_size, width=width)
-    scratch = file.with_name(f".{file.name}")
+    given = {name: value for name, value in settings.items() if value is not None}
     try:
-        with scratch.open("wb") as stream:
-            np.save(stream, vectors)
-        scratch.replace(file)
-    except OSError as error:
-        scratch.unlink(missing_ok=True)
-        raise FolderError(f"{out} cannot be written: {error.strerror or error}.") from None
-    click.echo(f"{len(vectors):,} vectors of width {vectors.shape[1]} written to {file}", err=True)
+        run(as_model_name(model), data, out, **given)  # type: ignore[arg-type]
+    except KeyboardInterrupt as stopped:
+        if not stopped.args:
+            raise
+        click.echo(f"\n{stopped}", err=True)  # below the ^C of a terminal
+        raise click.exceptions.Exit(130) from None

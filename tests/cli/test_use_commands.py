@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -161,8 +162,8 @@ class TestEncode:
     @pytest.mark.parametrize(
         ("arguments", "expected"),
         [
-            ("saved data.csv --out a.npz", 'a.npz must end in ".npy"'),
-            ("saved data.csv --out a", 'a must end in ".npy"'),
+            ("saved data.csv --out a.npz", "a.npz must end in .npy or .parquet, which say how it is written."),
+            ("saved data.csv --out a", "a must end in .npy or .parquet"),
             ("saved data.csv --out gone/a.npy", "gone/a.npy cannot be written: there is no folder {place}/gone."),
             ("saved data.csv --out taken.npy", "taken.npy is a folder"),
             ("saved data.csv", "Missing option '--out'"),
@@ -170,6 +171,14 @@ class TestEncode:
             ("saved data.csv --out a.npy --column txt", 'has no column "txt"; it has text, label, more.'),
             ("saved data.csv --out a.npy --modality image", 'letters does not take "image"; it takes text.'),
             ("saved data.csv --out a.npy --batch-size 0", "batch_size is 0; it must be at least 1."),
+            (
+                "saved data.csv --out a.npy --dtype int4",
+                'dtype is "int4"; it must be one of float32, float16, int8, binary',
+            ),
+            ("saved data.csv --out a.npy --dtype int8 --ranges r.npy", "The ranges r.npy cannot be read: No such file"),
+            ("saved data.csv --out a.npy --ranges r.npy", "ranges are what int8 is counted in"),
+            ("saved data.csv --out a.npy --side both", 'side is "both"; it is "query" for what asks'),
+            ("saved data.csv --out data.csv", "data.csv must end in .npy or .parquet"),
             ("saved data.csv --out a.npy --batch-size many", "'many' is not a valid integer"),
             ("leters data.csv --out a.npy", 'Did you mean "letters"'),
             ("pixels data.csv --out a.npy", "data.csv has the columns text, label, more; which one is to be encoded?"),
@@ -183,17 +192,72 @@ class TestEncode:
         assert sorted(place.rglob("*")) == before
 
     def test_a_disk_that_refuses_leaves_nothing_behind(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        import numpy as np
-
         def full(*_: object) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(np, "save", full)
+        monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
         (place / "a.npy").write_text("old")
         result = run("encode", "saved", "data.csv", "--out", "a.npy")
         assert_fails(result, "a.npy cannot be written: No space left on device.")
         assert sorted(path.name for path in place.iterdir()) == ["a.npy", "data.csv", "saved"]
         assert (place / "a.npy").read_text() == "old"
+
+    def test_fewer_bytes(self, place: Path) -> None:
+        import numpy as np
+
+        import finetuner
+
+        vectors = saved_model(place).encode(TEXTS)
+        result = run("encode", "saved", "data.csv", "--out", "a.npy", "--dtype", "int8")
+        said = f"5 vectors of width 16 written as int8 to {place / 'a.npy'}, their ranges to a.ranges.npy\n"
+        assert (result.exit_code, result.stderr) == (0, said)
+        ranges = load(place / "a.ranges.npy")
+        np.testing.assert_allclose(ranges, [vectors.min(axis=0), vectors.max(axis=0)], rtol=0, atol=1e-6)
+        (place / "queries.txt").write_text("three\nsix\n")
+        arguments = ("--out", "q.npy", "--dtype", "int8", "--ranges", "a.ranges.npy", "--side", "query", "--quiet")
+        quiet = run("encode", "saved", "queries.txt", *arguments)
+        assert (quiet.exit_code, quiet.output) == (0, "")
+        np.testing.assert_allclose(load(place / "q.npy"), load(place / "a.npy")[[1, 4]], rtol=0, atol=1)
+        assert run("encode", "saved", "data.csv", "--out", "b.npy", "--dtype", "binary").exit_code == 0
+        np.testing.assert_array_equal(load(place / "b.npy"), finetuner.quantize(vectors, "binary"))
+
+    def test_parquet(self, place: Path) -> None:
+        pq = pytest.importorskip("pyarrow.parquet")
+        assert run("encode", "saved", "data.csv", "--out", "a.parquet", "--dtype", "float16").exit_code == 0
+        column = pq.read_table("a.parquet")["vectors"]
+        assert str(column.type).startswith("fixed_size_list")
+        assert (len(column), column.type.list_size) == (5, 16)
+
+    @pytest.mark.parametrize("quiet", [(), ("--quiet",)])
+    def test_ctrl_c_says_how_to_go_on(
+        self, place: Path, quiet: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from finetuner_core.encoding import encode as room
+        from finetuner_core.encoding.partial import Partial
+
+        monkeypatch.setattr(room, "_WINDOW", {"text": 2})
+        command = ("encode", "saved", "data.csv", "--out", "a.npy", *quiet)
+        real = Partial.append
+
+        def append(partial: Partial, block: np.ndarray, cut: int) -> None:
+            if partial.rows == 4:
+                raise KeyboardInterrupt
+            real(partial, block, cut)
+
+        with monkeypatch.context() as context:
+            context.setattr(Partial, "append", append)
+            stopped = run(*command)
+        assert (stopped.exit_code, stopped.stdout) == (130, "")
+        assert stopped.stderr == "\nStopped at row 4 of 5: the same command goes on there.\n"
+        assert_fails(
+            run(*command, "--dtype", "int8"),
+            "holds the beginning of other vectors: dtype float32 (now int8).",
+            "Go on as they were begun, or remove that folder to begin anew.",
+        )
+        again = run(*command)
+        assert again.exit_code == 0
+        assert again.stderr.startswith("" if quiet else "Going on at row 4 of 5, with what is in ")
+        assert load(place / "a.npy").shape == (5, 16)
 
 
 class TestEvaluate:

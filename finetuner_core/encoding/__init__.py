@@ -1,0 +1,1 @@
+"""Vectors of any number of items, into a file."""
