@@ -99,6 +99,8 @@ if TYPE_CHECKING:
 @click.option("--chunk-size", type=int, metavar="N", help="Items computed at once, to save memory. [what fits]")
 @click.option("--workers", type=int, metavar="N", help="Threads that prepare items ahead. [1]")
 @click.option("--skip-bad-steps", is_flag=True, help="Leave out steps whose loss is not finite.")
+@click.option("--cache", metavar="DIR", help="Keep what frozen parts of the network give for later runs.")
+@click.option("--views", type=int, metavar="N", help="Of that, in how many ways each image is varied. [4]")
 @click.option("--quiet", is_flag=True, help="Print nothing.")
 @parameters.verbose
 def fit(

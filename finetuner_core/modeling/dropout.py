@@ -14,13 +14,10 @@ _LANES = 2**16
 
 
 def use_fast_dropout(model: nn.Module) -> None:
-    """Puts `FastDropout` in the place of every `nn.Dropout` of a model; nothing else of it changes."""
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if type(child) is nn.Dropout:
-                fast = FastDropout(child.p)
-                fast.train(child.training)
-                setattr(module, name, fast)
+    """Makes every `nn.Dropout` of a model a `FastDropout`. It stays the same object: others may hold it."""
+    for module in model.modules():
+        if type(module) is nn.Dropout and not module.inplace:
+            module.__class__ = FastDropout
 
 
 class FastDropout(nn.Dropout):

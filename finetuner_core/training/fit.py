@@ -15,7 +15,7 @@ from finetuner_core.artifacts.saved import find_row, model_name
 from finetuner_core.data.dataset import Column, Dataset
 from finetuner_core.data.findings import check_evaluable
 from finetuner_core.data.sources import Sources, read_sources
-from finetuner_core.errors import OptionError
+from finetuner_core.errors import OptionError, TrainingError
 from finetuner_core.evaluation.evaluate import evaluate_dataset
 from finetuner_core.evaluation.report import render_comparison
 from finetuner_core.evaluation.result import Evaluation
@@ -26,9 +26,11 @@ from finetuner_core.modeling.device import choose_device
 from finetuner_core.modeling.embedding_model import EmbeddingModel
 from finetuner_core.training.best import BestWeights
 from finetuner_core.training.choices import choose_batches, choose_judge, choose_loss, choose_metrics, choose_plan
+from finetuner_core.training.feed import feeds_of
 from finetuner_core.training.freezing import batch_statistics
 from finetuner_core.training.freezing import freeze as freeze_model
-from finetuner_core.training.loop import train
+from finetuner_core.training.frozen.feeds import cached_feeds
+from finetuner_core.training.loop import DivergedError, train
 from finetuner_core.training.objective import Objective
 from finetuner_core.training.progress import Progress
 from finetuner_core.training.result import FitResult, Measured
@@ -81,6 +83,8 @@ def fit(
     chunk_size: int | None = None,
     workers: int = 1,
     skip_bad_steps: bool = False,
+    cache: str | Path | None = None,
+    views: int = 4,
     quiet: bool = False,
 ) -> FitResult:
     """Fine-tunes a model for search on data of one's own, and measures what that gained.
@@ -150,6 +154,9 @@ def fit(
             not given, as many as fit into memory.
         workers: how many threads prepare items ahead of the steps that need them; 0 for none.
         skip_bad_steps: whether a step whose loss or gradient is not finite is left out, instead of ending the run.
+        cache: a folder that keeps what frozen parts of the network give of each item, for later runs; else it is kept
+            for this run alone.
+        views: in how many ways each image is varied where that is kept, instead of anew in each epoch.
         quiet: whether to print nothing.
 
     Returns:
@@ -179,6 +186,7 @@ def fit(
         chunk_size=chunk_size,
         workers=workers,
         skip_bad_steps=skip_bad_steps,
+        views=views,
     )
     if best_metric is not None and eval_every is None:
         raise OptionError("best_metric chooses among weights in the middle of training: give eval_every as well.")
@@ -295,16 +303,39 @@ def fit(
                 patience=settings.patience,
                 on_check=progress.check,
             )
-        history = train(
-            model,
-            objectives,
-            plan,
-            weights=weights,
-            frozen=frozen,
-            on_step=progress.step,
-            on_epoch=progress.epoch,
-            is_done=(lambda step, steps: False) if best is None else best.after_step,
-        )
+        feeds = []
+        for objective in objectives:
+            cached = cached_feeds(
+                model,
+                objective.data,
+                feeds_of(model, objective.data, plan.mirror),
+                frozen,
+                folder=Path(scratch if cache is None else cache).expanduser(),
+                dtype=plan.dtype,
+                seed=plan.seed,
+                views=settings.views,
+                epochs=plan.epochs,
+                on_progress=progress.filling,
+            )
+            feeds.append(cached.feeds)
+            progress.cached(cached.said)
+        try:
+            history = train(
+                model,
+                objectives,
+                plan,
+                feeds=feeds,
+                weights=weights,
+                frozen=frozen,
+                on_step=progress.step,
+                on_epoch=progress.epoch,
+                is_done=(lambda step, steps: False) if best is None else best.after_step,
+            )
+        except DivergedError as error:
+            if out is None:
+                raise
+            kept = model.save(f"{out}-step-{error.done}", adapter=adapter)
+            raise TrainingError(f"{error}\nThe model as it was before that step is in {kept}.") from None
         if best is not None:
             progress.kept(best.restore())
     after = measure() if best is None or best.best is None else best.best

@@ -101,8 +101,8 @@ def train(
         The history, an entry for each epoch.
 
     Raises:
-        TrainingError: if the loss or its gradient is no finite number; the model is as it was before that step. Or if
-            there is not enough memory.
+        DivergedError: if the loss or its gradient is no finite number.
+        TrainingError: if there is not enough memory for a single item.
     """
     keep_freed_memory()
     use_fast_dropout(model)
@@ -144,7 +144,7 @@ def train(
                     objective.restore(remembered)
                     logger.warning("%s; it is left out", _bad(loss, batch, objective))
                 else:
-                    raise _diverged(loss, batch, objective, plan.learning_rate)
+                    raise DivergedError(_bad(loss, batch, objective), plan.learning_rate, done)
                 schedule.step()
                 done += 1
                 on_step(loss, len(batch.rows))
@@ -202,11 +202,21 @@ def _bad(loss: float, batch: _Batch, objective: Objective) -> str:
     return f"{what} in step {batch.step} of epoch {batch.epoch}, on the rows {rows} of {objective.data.source}"
 
 
-def _diverged(loss: float, batch: _Batch, objective: Objective, learning_rate: float) -> TrainingError:
-    return TrainingError(
-        f"{_bad(loss, batch, objective)}.\nTry a lower learning rate than {learning_rate:g}, precision float32, or "
-        "--skip-bad-steps where one such step may be left out."
-    )
+class DivergedError(TrainingError):
+    """A step without a finite loss or gradient. The model is as it was before it.
+
+    Args:
+        what: what happened, where.
+        learning_rate: at its peak.
+        done: how many steps were done before.
+    """
+
+    def __init__(self, what: str, learning_rate: float, done: int) -> None:
+        super().__init__(
+            f"{what}.\nTry a lower learning rate than {learning_rate:g}, precision float32, or leave such steps out: "
+            "--skip-bad-steps."
+        )
+        self.done = done
 
 
 def _warn_of_unreached(model: nn.Module) -> None:

@@ -86,15 +86,27 @@ class Progress:
         if plan.mirror is not None:
             self.line("Images", f"cropped{' and mirrored' if plan.mirror else ''} at random (--augment none: not)")
 
+    def filling(self, done: int, items: int) -> None:
+        """So many items of what is frozen were computed."""
+        if self.quiet:
+            return
+        if self._bar is None:
+            self._bar = self._new_bar(items, "item")
+        self._bar.update(done - self._bar.n)
+        if done == items:
+            self._close()
+
+    def cached(self, sentences: Sequence[str]) -> None:
+        """What was kept of it."""
+        for sentence in sentences:
+            self.line("Frozen", sentence)
+
     def step(self, loss: float, items: int) -> None:
         """A step of so many items was done."""
         if self.quiet:
             return
         if self._bar is None:
-            from tqdm import tqdm
-
-            # disable=None: no bar where the output is a file, in which it would fill thousands of lines.
-            self._bar = tqdm(total=self._steps, unit="step", leave=False, disable=None)
+            self._bar = self._new_bar(self._steps, "step")
             self._items = 0
         self._items += items
         rate = self._items / max(self._bar.format_dict["elapsed"], 1e-9)
@@ -103,9 +115,7 @@ class Progress:
 
     def epoch(self, epoch: Epoch) -> None:
         """An epoch was done."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        self._close()
         self.line(
             "Epoch",
             f"{epoch['epoch']}/{self._epochs}  loss {epoch['loss']:.4f}  {epoch['items_per_second']:,.0f} items/s  "
@@ -121,3 +131,14 @@ class Progress:
     def kept(self, check: Check) -> None:
         """The weights of an evaluation are those that are kept."""
         self.line("Kept", f"the weights of step {check.step:,}, at {check.value:.4f} the best")
+
+    def _new_bar(self, total: int, unit: str) -> tqdm[NoReturn]:
+        from tqdm import tqdm
+
+        # disable=None: no bar where the output is a file, in which it would fill thousands of lines.
+        return tqdm(total=total, unit=unit, leave=False, disable=None)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

@@ -14,8 +14,17 @@ Schedule = Literal["cosine", "linear"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Augment = Literal["auto", "none", "crop", "crop+mirror"]
 
-_MINIMA = {"epochs": 1, "batch_size": 2, "weight_decay": 0, "warmup": 0, "max_grad_norm": 0, "seed": 0, "workers": 0}
-_WHOLE = ("epochs", "batch_size", "seed", "workers")
+_MINIMA = {
+    "epochs": 1,
+    "batch_size": 2,
+    "weight_decay": 0,
+    "warmup": 0,
+    "max_grad_norm": 0,
+    "seed": 0,
+    "workers": 0,
+    "views": 1,
+}
+_WHOLE = ("epochs", "batch_size", "seed", "workers", "views")
 _COUNTS = {
     "lora": "the rank of the matrices, such as 8",
     "eval_every": "a number of steps, such as 100",
@@ -56,6 +65,7 @@ class Settings:
     chunk_size: int | None
     workers: int
     skip_bad_steps: bool
+    views: int
 
     def __post_init__(self) -> None:
         for name, minimum in _MINIMA.items():

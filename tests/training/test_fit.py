@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import random
 import string
@@ -21,8 +22,9 @@ import finetuner_core
 from finetuner_core.data.augment import augment
 from finetuner_core.data.dataset import Column, Dataset
 from finetuner_core.data.sources import TrainingSet
-from finetuner_core.errors import DataError, FolderError, OptionError, PluginError, UnknownNameError
+from finetuner_core.errors import DataError, FolderError, OptionError, PluginError, TrainingError, UnknownNameError
 from finetuner_core.interfaces import Batch
+from finetuner_core.losses.infonce import InfoNCELoss
 from finetuner_core.modeling.build import build_model, load
 from finetuner_core.training import fit as fit_module
 from finetuner_core.training.fit import fit
@@ -755,6 +757,23 @@ def test_each_width_of_a_matryoshka_is_trained_and_measured(tmp_path: Path) -> N
     assert nested.after["width 2 map"] > nested.before["width 2 map"] + 0.1
     short = finetuner_core.evaluate(plain.model, fit_data(data, plain), metrics=["map"], widths=[2])
     assert nested.after["width 2 map"] > short["width 2 map"]
+
+
+def test_a_run_that_diverges_leaves_its_last_good_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = itertools.count(1)
+    real = InfoNCELoss.forward
+
+    def break_down(self: InfoNCELoss, *given: Any, **more: Any) -> Any:
+        return real(self, *given, **more) * (float("nan") if next(calls) == 4 else 1)
+
+    monkeypatch.setattr(InfoNCELoss, "forward", break_down)
+    out = tmp_path / "model"
+    with pytest.raises(TrainingError, match=r"The loss became nan in step \d+ of epoch \d+, on the rows ") as caught:
+        fit("letters", text_pairs(tmp_path), out=out, **FAST)
+    kept = Path(str(caught.value).rsplit(" is in ")[1].rstrip("."))
+    assert kept == tmp_path / "model-step-2"  # one call asked whether the loss takes the data
+    assert np.isfinite(load(kept).encode(["apple"])).all()
+    assert not out.exists()
 
 
 def test_a_memory_of_past_batches(tmp_path: Path) -> None:

@@ -217,9 +217,49 @@ def test_a_loss_that_is_no_number_ends_the_training_before_its_step(bad: float) 
             on_step=lambda loss, items: reported.append(loss),
         )
     message = str(caught.value)
-    assert "in step 2 of epoch 2; " in message
-    assert "Try a lower learning rate than 0.01, or precision float32." in message
+    assert "in step 2 of epoch 2, on the rows " in message
+    assert (
+        "\nTry a lower learning rate than 0.01, precision float32, or leave such steps out: --skip-bad-steps" in message
+    )
     assert len(reported) == 4
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+class Explodes(nn.Module):
+    """A loss that is finite, with a gradient that is not, in one of its steps; it counts in a buffer."""
+
+    def __init__(self, step: int, *, loss_too: bool) -> None:
+        super().__init__()
+        self.step, self.loss_too = step, loss_too
+        self.at = 0
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor, ref_labels: Tensor) -> Tensor:
+        self.at += 1
+        self.calls = self.calls + 1
+        value = (embeddings * ref_emb).sum()
+        if self.at != self.step:
+            return value
+        return value * math.inf if self.loss_too else (value - value.detach()).abs().sqrt()
+
+
+@pytest.mark.parametrize("loss_too", [True, False])
+def test_a_bad_step_is_left_out_where_that_is_asked_for(loss_too: bool, caplog: pytest.LogCaptureFixture) -> None:
+    plan = replace(PLAN, skip_bad_steps=True, schedule="linear")
+    model, loss = build_model("letters"), Explodes(2, loss_too=loss_too)
+    (epoch,) = train(model, [pairs(loss, 2)], plan)
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    assert "in step 2 of epoch 1, on the rows " in caplog.text
+    assert "it is left out" in caplog.text
+    assert math.isfinite(epoch["loss"])
+    # What the loss learnt in that step is forgotten as well: of three steps it knows two.
+    assert loss.calls == 2
+
+
+def test_an_infinite_gradient_of_a_finite_loss_ends_the_training_too() -> None:
+    model = build_model("letters")
+    with pytest.raises(TrainingError, match=r"The gradient became infinite or NaN in step 2 of epoch 1"):
+        train(model, [pairs(Explodes(2, loss_too=False), 2)], PLAN)
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
@@ -263,7 +303,7 @@ def test_bfloat16_is_what_is_computed_in_and_not_what_is_kept() -> None:
     layer.register_forward_hook(lambda module, inputs, output: inside.append(output.dtype))
     plan = replace(PLAN, dtype=torch.bfloat16)
     (epoch,) = train(model, [pairs(InfoNCELoss())], plan)
-    assert inside == [torch.bfloat16]
+    assert set(inside) == {torch.bfloat16}
     assert math.isfinite(epoch["loss"])
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     train(model, [pairs(InfoNCELoss())], PLAN)

@@ -28,6 +28,10 @@ RIGHT: dict[str, Any] = {
     "precision": "auto",
     "device": "auto",
     "seed": 0,
+    "chunk_size": None,
+    "workers": 1,
+    "skip_bad_steps": False,
+    "views": 4,
 }
 
 
@@ -46,6 +50,9 @@ RIGHT: dict[str, Any] = {
         ("max_grad_norm", 0),
         ("freeze", "backbone"),
         ("freeze", 3),
+        ("chunk_size", 1),
+        ("workers", 0),
+        ("views", 1),
         ("freeze", "image"),
         ("freeze", "query"),
         ("lora", 8),
@@ -90,6 +97,10 @@ def test_what_is_right_is_kept(name: str, value: object) -> None:
         ("lora", True, "it is the rank of the matrices, such as 8"),
         ("augment", "mirror", 'allowed are auto, none, crop, crop+mirror. Did you mean "crop+mirror"?'),
         ("precision", "float16", 'allowed are auto, float32, bfloat16. Did you mean "bfloat16" or "float32"?'),
+        ("chunk_size", 0, "it is a number of items, such as 32"),
+        ("workers", -1, "it must be at least 0"),
+        ("workers", 1.5, "it must be a whole number, at least 0"),
+        ("views", 0, "it must be at least 1"),
         ("seed", -1, "it must be at least 0"),
         ("seed", 2**64, "it must be at most 18446744073709551615"),
         ("seed", 0.5, "it must be a whole number, at least 0"),
