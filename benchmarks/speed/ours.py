@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 
 import finetuner
-from benchmarks.speed.quality import retrieval
+from benchmarks.speed.quality import from_int8, retrieval
 from benchmarks.speed.turns import Turns
 from benchmarks.speed.work import Work
 from finetuner_core.data.dataset import Column, Dataset
@@ -56,25 +55,19 @@ def image_training(turns: Turns, work: Work, **given: Any) -> None:
     _train(turns, model, data, work, **given)
 
 
-def encoding(turns: Turns, work: Work, *, precision: str | None = None, keep: str | None = None) -> None:
-    """A turn is a pass over all texts; the vectors of the first are kept."""
+def encoding(turns: Turns, work: Work, *, precision: str = "float32", int8: bool = False, keep: str = "") -> None:
+    """A turn is a pass over all texts; what the vectors of the first stand for is kept."""
     model, texts = _model(work), work.texts()
     model.to(choose_device(work.device))
-    named: dict[str, Any] = {}
-    around: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
-    if precision is not None:
-        named = {name: precision for name in ("precision", "dtype") if _takes(EmbeddingModel.encode, name)}
-        if not named and precision == "bfloat16":
-            around = lambda: torch.autocast(work.device, torch.bfloat16)  # noqa: E731
-        elif not named and precision != "float32":
-            turns.skip(f"encode has no {precision}")
     turns.ready()
     while True:
-        with around():
-            vectors = model.encode(texts, **named)
-        if keep is not None:
-            np.save(keep, vectors)
-            keep = None
+        with torch.autocast(work.device, torch.bfloat16, enabled=precision == "bfloat16"):
+            vectors = model.encode(texts)
+        if int8:
+            levels = finetuner.quantize(vectors, "int8", np.stack([vectors.min(axis=0), vectors.max(axis=0)]))
+        if keep:
+            np.save(keep, from_int8(levels, vectors) if int8 else vectors)
+            keep = ""
         turns.end(items=len(texts))
 
 
@@ -162,7 +155,3 @@ def _tokens(model: EmbeddingModel, data: Dataset, rows: list[int]) -> dict[str, 
         preprocess = model.preprocess("text", side)
         lengths += [preprocess.length(item) for item in preprocess.prepare(column.take(rows))]
     return {"tokens": sum(lengths), "lengths": lengths}
-
-
-def _takes(function: Callable[..., object], name: str) -> bool:
-    return name in inspect.signature(function).parameters

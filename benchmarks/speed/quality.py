@@ -29,6 +29,18 @@ def cosines(vectors: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return found
 
 
+def from_int8(levels: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """What quantised vectors stand for, where each component's range was cut into 255 steps: the middle of the step.
+
+    Args:
+        levels: int8 (N, D).
+        vectors: float (N, D), those that were quantised, whose least and greatest values are the ranges.
+    """
+    low, high = vectors.min(axis=0), vectors.max(axis=0)
+    values: np.ndarray = low + (levels.astype(np.float32) + 128.5) * ((high - low) / 255)
+    return values
+
+
 def _unit(vectors: np.ndarray) -> np.ndarray:
     wide = vectors.astype(np.float64)
     unit: np.ndarray = wide / np.linalg.norm(wide, axis=1, keepdims=True)

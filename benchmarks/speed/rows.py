@@ -65,8 +65,8 @@ def encode(options: Options) -> Report:
         Side(
             f"{THEIRS}, bf16", "sbert:encoding", {"dtype": "bfloat16", "keep": kept[f"{THEIRS}, bf16"]}, bfloat16=True
         ),
-        Side(f"{OURS}, int8", "ours:encoding", {"precision": "int8", "keep": kept[f"{OURS}, int8"]}),
-        Side(f"{THEIRS}, int8", "sbert:encoding", {"precision": "int8", "keep": kept[f"{THEIRS}, int8"]}),
+        Side(f"{OURS}, int8", "ours:encoding", {"int8": True, "keep": kept[f"{OURS}, int8"]}),
+        Side(f"{THEIRS}, int8", "sbert:encoding", {"int8": True, "keep": kept[f"{THEIRS}, int8"]}),
     ]
     outcomes = play(options, sides, work, rounds=5)
     near: dict[str, str] = {}

@@ -20,7 +20,7 @@ from sentence_transformers.sentence_transformer.modules import Dense, Pooling, T
 from torch.utils.data import SequentialSampler
 from transformers import TrainerCallback
 
-from benchmarks.speed.quality import retrieval
+from benchmarks.speed.quality import from_int8, retrieval
 from benchmarks.speed.turns import Turns
 from benchmarks.speed.work import Work
 
@@ -55,17 +55,16 @@ def text_training(turns: Turns, work: Work, *, mini_batch_size: int | None = Non
     trainer.train()
 
 
-def encoding(
-    turns: Turns, work: Work, *, dtype: str | None = None, precision: Any = "float32", keep: str | None = None
-) -> None:
-    """A turn is a pass over all texts; the vectors of the first are kept."""
+def encoding(turns: Turns, work: Work, *, dtype: str | None = None, int8: bool = False, keep: str = "") -> None:
+    """A turn is a pass over all texts; what the vectors of the first stand for is kept."""
     model, texts = _model(work, **({} if dtype is None else {"model_kwargs": {"dtype": dtype}})), work.texts()
     turns.ready()
     while True:
-        vectors = model.encode(texts, precision=precision, show_progress_bar=False)
-        if keep is not None:
-            np.save(keep, vectors.astype(np.float32))
-            keep = None
+        vectors = model.encode(texts, precision="int8" if int8 else "float32", show_progress_bar=False)
+        if keep:
+            whole = model.encode(texts, show_progress_bar=False) if int8 else None
+            np.save(keep, vectors.astype(np.float32) if whole is None else from_int8(vectors, whole))
+            keep = ""
         turns.end(items=len(texts))
 
 

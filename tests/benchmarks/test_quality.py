@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.speed.quality import cosines, retrieval
+from benchmarks.speed.quality import cosines, from_int8, retrieval
 
 
 def by_loop(anchors: np.ndarray, positives: np.ndarray) -> tuple[float, float]:
@@ -40,3 +40,13 @@ def test_cosines_are_of_directions_alone() -> None:
     reference = np.array([[5.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=np.float32)
 
     assert cosines(vectors, reference) == pytest.approx([1.0, math.sqrt(0.5), -1.0])
+
+
+def test_quantised_vectors_come_back_within_half_a_step() -> None:
+    vectors = np.random.default_rng(0).normal(size=(200, 4)) * [1, 10, 100, 1000]
+    low, step = vectors.min(axis=0), np.ptp(vectors, axis=0) / 255
+    levels = np.clip(np.floor((vectors - low) / step), 0, 255) - 128
+
+    assert np.abs(from_int8(levels.astype(np.int8), vectors) - vectors).max(axis=0) / step == pytest.approx(
+        0.5, abs=0.02
+    )
