@@ -75,7 +75,7 @@ def frozen_text(turns: Turns, work: Work, **given: Any) -> None:
     """A turn is a whole run over pairs with the backbone frozen and a projection that is trained."""
     rows = [{"anchor": anchor, "positive": positive} for anchor, positive in work.rows()]
     held_out = [{"anchor": anchor, "positive": positive} for anchor, positive in work.held_out]
-    _run_frozen(turns, work, work.model, rows, held_out, **given)
+    _run_frozen(turns, work, finetuner.build_model(work.model, output_dim=256), rows, held_out, **given)
 
 
 def frozen_images(turns: Turns, work: Work, **given: Any) -> None:
@@ -83,7 +83,8 @@ def frozen_images(turns: Turns, work: Work, **given: Any) -> None:
     rows = [{"image": path, "label": label} for path, label in zip(work.pictures, work.labels, strict=True)]
     # The first ones of every label, since evaluation has to have something to evaluate.
     held_out = [row for row in rows if row["label"] in set(work.labels[:2])][:8]
-    _run_frozen(turns, work, f"timm/{work.model}", rows, held_out, pretrained=False, **given)
+    model = finetuner.build_model(f"timm/{work.model}", pretrained=False, output_dim=256)
+    _run_frozen(turns, work, model, rows, held_out, **given)
 
 
 def quality(turns: Turns, work: Work, *, seed: int, learning_rate: float) -> None:
@@ -97,11 +98,11 @@ def quality(turns: Turns, work: Work, *, seed: int, learning_rate: float) -> Non
     turns.end(items=len(work.rows()), losses=losses, **found)
 
 
-def _run_frozen(turns: Turns, work: Work, model: str, rows: object, held_out: object, **given: Any) -> None:
+def _run_frozen(turns: Turns, work: Work, model: EmbeddingModel, rows: object, held_out: object, **given: Any) -> None:
     turns.ready()
     fit(
-        model, rows, held_out, freeze="backbone", output_dim=256, epochs=work.epochs, batch_size=work.batch_size,
-        augment="none", device=work.device, quiet=True, **given,
+        model, rows, held_out, freeze="backbone", epochs=work.epochs, batch_size=work.batch_size, augment="none",
+        device=work.device, quiet=True, **given,
     )  # fmt: skip
     turns.end(items=work.epochs * len(work.labels or work.rows()))
 

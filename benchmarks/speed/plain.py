@@ -63,11 +63,11 @@ def image_training(
 
 def frozen_images(turns: Turns, work: Work) -> None:
     """A turn is a whole run with the trunk frozen and a layer that is trained."""
-    turns.ready()
     trunk = timm.create_model(work.model, pretrained=False, num_classes=0).to(work.device).eval()
     for parameter in trunk.parameters():
         parameter.requires_grad = False
     head = nn.Linear(IMAGE_WIDTH, 256, bias=False).to(work.device)
+    turns.ready()
     transform = _transform(trunk, is_training=False)
     loader = DataLoader(Pictures(work, transform), batch_size=work.batch_size, shuffle=True)
     criterion = losses.NTXentLoss(temperature=0.05)

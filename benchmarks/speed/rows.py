@@ -121,9 +121,7 @@ def frozen_text(options: Options) -> Report:
         Side(f"{THEIRS}, bf16", "sbert:frozen_text", {"bf16": True}, bfloat16=True),
     ]
     outcomes = play(options, sides, work, rounds=3, fresh=True)
-    title = (
-        f"Frozen backbone, text: {epochs} epochs of {len(work.rows())} pairs, loading and filling the cache included"
-    )
+    title = f"Frozen backbone, text: {epochs} epochs of {len(work.rows())} pairs, filling the cache included"
     against = [Against(FLOAT, THEIRS, 15), Against(HALF, f"{THEIRS}, bf16", 15), Against(HALF, FASTEST)]
     return describe("frozen-text", title, outcomes, against, unit="pairs")
 

@@ -70,13 +70,13 @@ def encoding(turns: Turns, work: Work, *, dtype: str | None = None, int8: bool =
 
 def frozen_text(turns: Turns, work: Work, **given: Any) -> None:
     """A turn is a whole run over pairs with the transformer frozen and a layer that is trained."""
-    turns.ready()
     transformer = Transformer(work.model)
     for parameter in transformer.parameters():
         parameter.requires_grad = False
     width = transformer.get_embedding_dimension()
     layers = [transformer, Pooling(width), Dense(width, 256, bias=False, activation_function=torch.nn.Identity())]
     model = SentenceTransformer(modules=layers, device=work.device)
+    turns.ready()
     _trainer(model, work, None, learning_rate=1e-3, **given).train()
     turns.end(items=work.epochs * len(work.rows()))
 
