@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,8 @@ def _writing(out: str | Path, more: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise FolderError(f"{out} cannot be written: {error.strerror or error}.{more}") from None
+        reason = str(error) if error.errno is None else os.strerror(error.errno)  # Arrow has words of its own for it
+        raise FolderError(f"{out} cannot be written: {reason}.{more}") from None
 
 
 @contextlib.contextmanager

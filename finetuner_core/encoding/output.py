@@ -68,9 +68,9 @@ def write_parquet(vectors: Path, out: Path) -> None:
         kind = pa.list_(pa.field("item", pa.from_numpy_dtype(dtype), nullable=False), width)
         schema = pa.schema([pa.field("vectors", kind, nullable=False)])
         size = max(1, _GROUP // (width * dtype.itemsize))
-        # Numbers of embeddings hardly repeat: neither a dictionary nor packing would make them fewer bytes. Nobody asks
+        # Parquet has numbers of one byte by way of a dictionary alone; of longer ones hardly any are equal. Nobody asks
         # for their least and greatest, and to find these takes three times as long as all the rest.
-        options = {"use_dictionary": False, "compression": "none", "write_statistics": False}
+        options = {"use_dictionary": dtype.itemsize == 1, "compression": "none", "write_statistics": False}
         with pq.ParquetWriter(out, schema, **options) as writer:
             for start in range(0, rows, size):
                 numbers = np.fromfile(stream, dtype, min(size, rows - start) * width)

@@ -102,7 +102,11 @@ class Partial:
             whole = self.vectors
             if self.out.suffix == ".parquet":
                 whole = self.folder / "vectors.parquet"
-                write_parquet(self.vectors, whole)
+                try:
+                    write_parquet(self.vectors, whole)
+                except OSError:
+                    whole.unlink(missing_ok=True)  # which may be what fills the disk
+                    raise
             _sync(whole)
             if self.ranges.exists():
                 self.ranges.replace(ranges_beside(self.out))

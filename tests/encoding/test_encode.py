@@ -21,6 +21,7 @@ import torch
 import finetuner
 from finetuner_core.data.tables import read_table
 from finetuner_core.encoding import encode as room
+from finetuner_core.encoding.output import write_parquet
 from finetuner_core.encoding.partial import Partial
 from finetuner_core.encoding.quantize import dequantize
 from finetuner_core.errors import DataError, FinetunerError, FolderError, OptionError
@@ -133,6 +134,14 @@ class TestWrites:
         np.testing.assert_array_equal(read_table(place / "b.parquet").columns["vectors"], expected)
         if dtype == "int8":
             assert (place / "a.ranges.npy").read_bytes() == (place / "b.ranges.npy").read_bytes()
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int8, np.uint8])
+    def test_parquet_takes_no_more_bytes_than_the_numbers(self, place: Path, dtype: type[np.generic]) -> None:
+        pytest.importorskip("pyarrow")
+        numbers = np.random.default_rng(0).integers(0, 100, (3000, 96)).astype(dtype)
+        np.save(place / "a.npy", numbers)
+        write_parquet(place / "a.npy", place / "a.parquet")
+        assert (place / "a.parquet").stat().st_size < 1.1 * numbers.nbytes
 
     def test_queries_are_quantised_as_their_corpus(self, model: finetuner.EmbeddingModel, place: Path) -> None:
         corpus = finetuner.encode(model, TEXTS, place / "corpus.npy", dtype="int8", quiet=True)
@@ -450,6 +459,29 @@ class TestRefuses:
 
 
 class TestDisk:
+    @pytest.mark.parametrize("error", [OSError(28, "Arrow's words"), OSError("Arrow's words")])
+    def test_full_while_it_becomes_parquet(
+        self, model: finetuner.EmbeddingModel, place: Path, error: OSError, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pytest.importorskip("pyarrow")
+
+        def write(vectors: Path, out: Path) -> None:
+            out.write_bytes(b"half")
+            raise error
+
+        finetuner.encode(model, TEXTS, place / "whole.parquet", quiet=True)
+        with monkeypatch.context() as context:
+            context.setattr("finetuner_core.encoding.partial.write_parquet", write)
+            with pytest.raises(FolderError) as caught:
+                finetuner.encode(model, TEXTS, place / "a.parquet", quiet=True)
+        assert str(caught.value) == (
+            f"{place / 'a.parquet'} cannot be written: {'No space left on device' if error.errno else error}.\n"
+            "The first 100 rows are kept: the same command goes on there."
+        )
+        assert names(place / ".a.parquet.partial") == ["progress.json", "vectors.npy"]
+        finetuner.encode(model, TEXTS, place / "a.parquet", quiet=True)
+        assert (place / "a.parquet").read_bytes() == (place / "whole.parquet").read_bytes()
+
     def test_too_small_from_the_start(
         self, model: finetuner.EmbeddingModel, place: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
