@@ -17,15 +17,14 @@ from finetuner_core.modeling.pooling import NativePooling
 from finetuner_core.training.frozen.cut import (
     MASK,
     Cut,
-    Probe,
     autocast,
     batch_of,
     evaluating,
-    find_cut,
     in_precision,
     mask_of,
     name_of,
 )
+from finetuner_core.training.frozen.find import Probe, find_cut
 from finetuner_core.training.frozen.layout import Layout, Part
 
 

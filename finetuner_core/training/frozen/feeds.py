@@ -20,8 +20,9 @@ from finetuner_core.modeling.encoder import Encoder
 from finetuner_core.modeling.tower import Tower
 from finetuner_core.training.feed import ColumnFeed, Feed
 from finetuner_core.training.frozen.boundary import Boundary, find_boundary
-from finetuner_core.training.frozen.cut import Probe, autocast, evaluating
+from finetuner_core.training.frozen.cut import autocast, evaluating
 from finetuner_core.training.frozen.fill import Filling, Views, first_rows
+from finetuner_core.training.frozen.find import Probe
 from finetuner_core.training.frozen.layout import NotCachedError
 from finetuner_core.training.frozen.store import Records, Store, UnwritableError
 from finetuner_core.values import Modality

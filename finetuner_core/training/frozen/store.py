@@ -145,8 +145,9 @@ class Segment:
                 self._file.close()
             self._file = None
         for suffix in (".features", ".index"):
-            self._partial(suffix).unlink(missing_ok=True)
-            (self.store.folder / f"{self._name}{suffix}").unlink(missing_ok=True)
+            for file in (self._partial(suffix), self.store.folder / f"{self._name}{suffix}"):
+                with suppress(OSError):
+                    file.unlink()
 
     def _partial(self, suffix: str) -> Path:
         return self.store.folder / f".{self._name}{suffix}"

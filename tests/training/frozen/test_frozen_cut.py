@@ -12,13 +12,12 @@ from torch import Tensor, nn
 from finetuner_core.interfaces import Batch, FeatureExtractor, Features, Stage
 from finetuner_core.training.frozen.cut import (
     Cut,
-    Probe,
     batch_of,
     evaluating,
-    find_cut,
     in_precision,
     mask_of,
 )
+from finetuner_core.training.frozen.find import Probe, find_cut
 from finetuner_core.training.frozen.layout import NotCachedError
 
 WIDTH, SIDE = 8, 6
@@ -153,6 +152,27 @@ def image_constant(net: Any, batch: Batch) -> Features:
     return Features(net.last(tokens + positions), torch.ones(tokens.shape[:2], dtype=torch.bool))
 
 
+def image_between_items(net: Any, batch: Batch) -> Features:
+    tokens = net.stem(batch["pixels"]).flatten(1)
+    hidden = net.first((tokens @ tokens.T).unsqueeze(-1).expand(-1, -1, WIDTH))
+    return Features(net.last(hidden), torch.ones(hidden.shape[:2], dtype=torch.bool))
+
+
+def image_of_the_batch(net: Any, batch: Batch) -> Features:
+    hidden = net.first(net.stem(batch["pixels"]).movedim(1, -1).flatten(0, 2))
+    return Features(net.last(hidden).view(len(batch["pixels"]), -1, WIDTH), torch.ones(len(batch["pixels"]), 36) > 0)
+
+
+def text_positions(net: Any, batch: Batch) -> Features:
+    # A frozen table, of which what is trained reads as much as the batch is wide.
+    at = torch.arange(batch["ids"].shape[1])
+    positions = net.embed(at[:, None] - at[None] + 25)
+    hidden = net.first(batch["mask"].unsqueeze(-1) * net.list[1](torch.ones(WIDTH)) + batch["ids"].unsqueeze(-1))
+    mask = batch["mask"].bool()
+    weights = positions.sum(-1).masked_fill(~mask.unsqueeze(1), -torch.inf).softmax(-1)
+    return Features(net.last(weights @ hidden), mask)
+
+
 def text_padded(net: Any, batch: Batch) -> Features:
     mask = batch["mask"].bool()
     hidden = net.first(net.embed(batch["ids"]))
@@ -207,7 +227,7 @@ def check(cut: Cut, feed: Images | Texts, items: Sequence[Any], dtype: torch.dty
         for parameter in network.parameters():
             if parameter.requires_grad:
                 parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
-    records = {}
+    records: dict[int, Any] = {}
     for own in ([0, 1, 2], [3, 4], [5, 6, 7]):
         batch = feed.collate([items[number] for number in own])
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
@@ -294,12 +314,6 @@ def input_again(net: Any, batch: Batch) -> Features:
     return of_map(on_map(net.last, net.stem(batch["pixels"])) + batch["pixels"].mean(1, keepdim=True))
 
 
-def between_items(net: Any, batch: Batch) -> Features:
-    tokens = net.stem(batch["pixels"]).flatten(1)
-    hidden = net.first((tokens @ tokens.T).unsqueeze(-1).expand(-1, -1, WIDTH))
-    return Features(net.last(hidden), torch.ones(hidden.shape[:2], dtype=torch.bool))
-
-
 def not_of_constants(net: Any, batch: Batch) -> Features:
     early = net.stem(batch["pixels"])
     if not early.requires_grad and not early.grad_fn and early.is_leaf:
@@ -309,11 +323,6 @@ def not_of_constants(net: Any, batch: Batch) -> Features:
 
 def unused(net: Any, batch: Batch) -> Features:
     return of_map(on_map(net.last, torch.ones(len(batch["pixels"]), WIDTH, 1, 1)))
-
-
-def of_the_batch(net: Any, batch: Batch) -> Features:
-    hidden = net.first(net.stem(batch["pixels"]).movedim(1, -1).flatten(0, 2))
-    return Features(net.last(hidden).view(len(batch["pixels"]), -1, WIDTH), torch.ones(len(batch["pixels"]), 36) > 0)
 
 
 def as_it_falls(net: Any, batch: Batch) -> Features:
@@ -334,8 +343,6 @@ def sign_of_frozen(net: Any, batch: Batch) -> Features:
     [
         (trained_first, "a part that is trained comes before a frozen one"),
         (input_again, "what is trained reads the network's input again"),
-        (of_the_batch, r"a frozen module gives what is not an item's own, of shape \(\d+, 8\)"),
-        (between_items, r"a frozen module gives what is not an item's own, of shape"),
         (not_of_constants, "without its frozen part it fails: KeyError: 'early'"),
         (unused, "what is trained does not depend on what is frozen"),
         (as_it_falls, "its frozen modules are called differently from batch to batch"),

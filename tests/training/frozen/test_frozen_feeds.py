@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import errno
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +24,7 @@ from finetuner_core.data.pixels import PixelPreprocess
 from finetuner_core.errors import DataError
 from finetuner_core.losses.infonce import InfoNCELoss
 from finetuner_core.modeling.build import build_model
+from finetuner_core.modeling.dropout import use_fast_dropout
 from finetuner_core.modeling.embedding_model import EmbeddingModel
 from finetuner_core.modeling.encoder import Encoder
 from finetuner_core.training.feed import ColumnFeed, feeds_of
@@ -78,6 +80,7 @@ def prepared(
     torch.manual_seed(3)
     given = {"input_size": 5} if name == "numbers" else {}
     model = build_model(name, **{"output_dim": 4} | given | options)
+    use_fast_dropout(model)  # which puts other modules into the place of those that are frozen
     frozen = [*freeze(model, what), *batch_statistics(model)]
     return Prepared(model, frozen, feeds_of(model, data, mirror), data)
 
@@ -375,7 +378,7 @@ def test_on_a_full_disk_training_goes_on_without_a_cache(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     own = prepared("letters", "backbone")
-    monkeypatch.setattr(store_module.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with caplog.at_level(logging.WARNING, "finetuner"):
         cached = own.cached(tmp_path)
     assert cached.feeds == own.feeds

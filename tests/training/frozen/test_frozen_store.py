@@ -6,12 +6,12 @@ import errno
 import json
 import logging
 import multiprocessing
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from finetuner_core.training.frozen import store as module
 from finetuner_core.training.frozen.store import KEY_BYTES, Records, Segment, Store, UnwritableError
 
 
@@ -91,7 +91,7 @@ def test_a_full_disk_leaves_what_was_there_before(tmp_path: Path, monkeypatch: p
     if at == "write":
         monkeypatch.setattr(Path, "open", lambda *_: Full())
     elif at == "fsync":
-        monkeypatch.setattr(module.os, "fsync", full)
+        monkeypatch.setattr(os, "fsync", full)
     else:
         monkeypatch.setattr(Path, "rename", full)
     with pytest.raises(UnwritableError, match=f"the disk of {tmp_path} is full"):
