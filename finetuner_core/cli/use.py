@@ -9,7 +9,9 @@ import click
 
 from finetuner_core.cli import parameters
 
-batch_size = click.option("--batch-size", type=int, metavar="N", help="Items computed at a time. [64]")
+batch_size = click.option(
+    "--batch-size", type=int, metavar="N", help="The most items computed at a time. [what fills the device]"
+)
 device = click.option("--device", metavar="auto|cuda|mps|cpu", help="Where to compute. [auto]")
 
 

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from finetuner_core.modeling.dropout import draw, keep
-
-
-class Group(NamedTuple):
-    """Texts of the same length that stand one after the other."""
-
-    texts: int
-    length: int
+from finetuner_core.modeling.dropped_attention import DroppedAttention
+from finetuner_core.modeling.text_groups import by_text, groups_of, seen_by
 
 
 def packed_attention(
@@ -34,8 +29,9 @@ def packed_attention(
 ) -> Tensor:
     """Scaled dot-product attention of each token to those of its own text.
 
-    Texts of one length that stand side by side are computed at once; sort texts by length, and there is no padding and
-    no mask anywhere.
+    On a CPU, texts of one length that stand side by side are computed at once; sort texts by length, and there is no
+    padding anywhere. On a GPU all texts are computed at once: by a kernel that knows where each of them ends, or padded
+    for this alone.
 
     Args:
         query: float (N, H, D), N the tokens of all texts.
@@ -51,117 +47,117 @@ def packed_attention(
     Returns:
         float (N, H, D).
     """
-    groups = [Group(len(list(same)), length) for length, same in itertools.groupby(lengths)]
-    if query.device.type == "cpu" and query.dtype is not torch.float32:
-        # In bfloat16 attention is slower on a CPU than in float32, measured where products in it are twice as fast.
-        packed = packed_attention(
-            query.float(), key.float(), value.float(), lengths, scale=scale, causal=causal, window=window,
-            dropout=dropout,
-        )  # fmt: skip
-        return packed.to(query.dtype)
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    if dropout and query.device.type == "cpu":
-        if query.shape[1] != key.shape[1]:
-            key, value = (each.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for each in (key, value))
-        dropped: Tensor = _Attention.apply(query, key, value, groups, scale, causal, window, dropout)
-        return dropped
-    sizes = [texts * length for texts, length in groups]
-    parts = zip(groups, *(torch.split(tensor, sizes) for tensor in (query, key, value)), strict=True)
-    return torch.cat(
-        [
-            F.scaled_dot_product_attention(
-                _by_text(q, group),
-                _by_text(k, group),
-                _by_text(v, group),
-                attn_mask=_window(group.length, window, causal, q.device),
-                is_causal=causal and not _is_windowed(group.length, window),
-                dropout_p=dropout,
-                scale=scale,
-                enable_gqa=query.shape[1] != key.shape[1],
-            )
-            .transpose(1, 2)
-            .reshape(q.shape)
-            for group, q, k, v in parts
-        ]
+    how = How(query.shape[-1] ** -0.5 if scale is None else scale, causal, window, dropout)
+    if query.device.type == "cpu":
+        # In bfloat16 attention is slower on a CPU than in float32, also where other products are twice as fast in it.
+        compute = _dropped if dropout else _grouped
+        return compute(query.float(), key.float(), value.float(), lengths, how).to(query.dtype)
+    if _has_kernel(query, how):
+        return _by_kernel(query, key, value, lengths, how)
+    return _padded(query, key, value, lengths, how)
+
+
+class How(NamedTuple):
+    """How tokens attend; see `packed_attention`."""
+
+    scale: float
+    causal: bool
+    window: int | None
+    dropout: float
+
+
+def _grouped(query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], how: How) -> Tensor:
+    groups = groups_of(lengths)
+    sizes = [group.texts * group.length for group in groups]
+    made = []
+    for group, q, k, v in zip(groups, *(torch.split(each, sizes) for each in (query, key, value)), strict=True):
+        plain = how.causal and (how.window is None or how.window >= group.length)  # which has a faster kernel
+        attended = F.scaled_dot_product_attention(
+            by_text(q, group),
+            by_text(k, group),
+            by_text(v, group),
+            attn_mask=None if plain else seen_by(group.length, how.causal, how.window, q.device),
+            is_causal=plain,
+            scale=how.scale,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
+        made.append(attended.transpose(1, 2).reshape(q.shape))
+    return torch.cat(made)
+
+
+def _dropped(query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], how: How) -> Tensor:
+    if (shared := query.shape[1] // key.shape[1]) > 1:
+        key, value = key.repeat_interleave(shared, dim=1), value.repeat_interleave(shared, dim=1)
+    made: Tensor = DroppedAttention.apply(query, key, value, groups_of(lengths), *how)
+    return made
+
+
+def _padded(query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], how: How) -> Tensor:
+    """Each text in a row of its own, for attention alone: linear layers still see no padding."""
+    longest, device = max(lengths), query.device
+    real = torch.arange(longest) < torch.tensor(lengths).unsqueeze(1)
+    at = real.flatten().nonzero().squeeze(1).to(device)  # of each token, its place in (texts, longest)
+
+    def in_rows(each: Tensor) -> Tensor:
+        """(texts, heads, longest, D)."""
+        padded = each.new_zeros(real.numel(), *each.shape[1:]).index_copy(0, at, each)
+        return padded.view(*real.shape, *each.shape[1:]).transpose(1, 2)
+
+    seen = real[:, None, None].to(device)
+    if (near := seen_by(longest, how.causal, how.window, device)) is not None:
+        seen = seen & near
+    # Padding attends to itself: a row without anything to attend to would be no number.
+    seen = seen | torch.eye(longest, dtype=torch.bool, device=device)
+    attended = F.scaled_dot_product_attention(
+        in_rows(query),
+        in_rows(key),
+        in_rows(value),
+        attn_mask=seen,
+        dropout_p=how.dropout,
+        scale=how.scale,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return attended.transpose(1, 2).flatten(0, 1)[at]
+
+
+def _has_kernel(query: Tensor, how: How) -> bool:
+    """Whether PyTorch has a kernel for texts of any length that computes this."""
+    return (
+        not how.dropout
+        and query.device.type == "cuda"
+        and query.dtype in (torch.float16, torch.bfloat16)
+        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+        and kernel() is not None
     )
 
 
-def _by_text(tensor: Tensor, group: Group) -> Tensor:
-    """(texts, heads, length, D), without a copy."""
-    return tensor.view(group.texts, group.length, *tensor.shape[1:]).transpose(1, 2)
-
-
-def _is_windowed(length: int, window: int | None) -> bool:
-    return window is not None and window < length
-
-
-def _window(length: int, window: int | None, causal: bool, device: torch.device) -> Tensor | None:
-    """Which tokens attend to which, bool (length, length); `None` where the window leaves nothing out."""
-    if window is None or not _is_windowed(length, window):
+@cache
+def kernel() -> Callable[..., object] | None:
+    """PyTorch's attention for texts of any length, where it is new enough to take all that is needed here."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
         return None
-    position = torch.arange(length, device=device)
-    distance = position.unsqueeze(1) - position
-    return (distance < window) & (distance >= 0) if causal else distance.abs() < window
+    takes = inspect.signature(varlen_attn).parameters
+    return varlen_attn if {"scale", "window_size", "enable_gqa"} <= set(takes) else None
 
 
-class _Attention(torch.autograd.Function):
-    """Attention with dropout on a CPU, where PyTorch has it on its slowest path alone.
-
-    With P = softmax(scale * Q K^T) and M the factors of dropout, O = (P * M) V. Backwards, with dO given,
-    d(P * M) = dO V^T, dS = P * (dP - sum over keys of dP * P), where dP = d(P * M) * M; dQ = scale * dS K,
-    dK = scale * dS^T Q, dV = (P * M)^T dO. M is kept as its random bits, and made again.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        groups: Sequence[Group],
-        scale: float,
-        causal: bool,
-        window: int | None,
-        p: float,
-    ) -> Tensor:
-        out = query.new_empty(query.shape)
-        saved: list[Tensor] = []
-        at = 0
-        for group in groups:
-            rows = slice(at, at + group.texts * group.length)
-            at = rows.stop
-            q, k, v = (_by_text(tensor[rows], group) for tensor in (query, key, value))
-            weights = torch.matmul(q, k.transpose(2, 3)).mul_(scale)
-            hidden = _window(group.length, window, causal, q.device)
-            if hidden is not None or causal:
-                seen = hidden if hidden is not None else torch.ones(group.length, group.length, dtype=torch.bool).tril()
-                weights.masked_fill_(~seen, float("-inf"))
-            weights = torch.softmax(weights, -1)
-            lanes = draw(weights.numel()).view(weights.shape)
-            saved += (weights, lanes)
-            torch_out = torch.matmul(keep(lanes, p, weights.dtype).mul_(weights), v)
-            _by_text(out[rows], group).copy_(torch_out)
-        ctx.save_for_backward(query, key, value, *saved)
-        ctx.groups, ctx.scale, ctx.p = groups, scale, p
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, *saved = ctx.saved_tensors
-        gradients = [torch.empty_like(tensor) for tensor in (query, key, value)]
-        at = 0
-        for number, group in enumerate(ctx.groups):
-            rows = slice(at, at + group.texts * group.length)
-            at = rows.stop
-            weights, lanes = saved[2 * number : 2 * number + 2]
-            q, k, v, g = (_by_text(tensor[rows], group) for tensor in (query, key, value, gradient))
-            factors = keep(lanes, ctx.p, weights.dtype)
-            of_weights = torch.matmul(g, v.transpose(2, 3)).mul_(factors)
-            of_values = torch.matmul(factors.mul_(weights).transpose(2, 3), g)
-            of_scores = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
-            of_scores.mul_(ctx.scale)
-            own = (torch.matmul(of_scores, k), torch.matmul(of_scores.transpose(2, 3), q), of_values)
-            for whole, part in zip(gradients, own, strict=True):
-                _by_text(whole[rows], group).copy_(part)
-        return (*gradients, None, None, None, None, None)
+def _by_kernel(query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], how: How) -> Tensor:
+    ends = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device=query.device)
+    far = -1 if how.window is None else how.window - 1
+    varlen_attn = kernel()
+    assert varlen_attn is not None
+    made = varlen_attn(
+        query,
+        key,
+        value,
+        ends,
+        ends,
+        max(lengths),
+        max(lengths),
+        scale=how.scale,
+        window_size=(far, 0 if how.causal else far),
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    assert isinstance(made, Tensor)
+    return made

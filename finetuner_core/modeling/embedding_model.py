@@ -25,8 +25,8 @@ from finetuner_core.values import SIDES, BackboneInfo, Modality, Side, quote
 
 logger = logging.getLogger("finetuner")
 
-# Items are prepared this many at a time, so that encoding needs memory for these and not for all.
-_WINDOW = 1024
+# Items are prepared this many at a time, so that encoding needs memory for a few times as many and not for all.
+_WINDOW: dict[Modality, int] = {"text": 1024, "image": 64, "vector": 4096}
 
 
 class EmbeddingModel(nn.Module):
@@ -189,9 +189,10 @@ class EmbeddingModel(nn.Module):
         vectors = np.empty((len(items), kept), dtype=np.float32)
         encoder, preprocess = self.encoder(modality, side), self.preprocess(modality, side)
         limit = Limit(tokens_at_once(self.device), batch_size)
+        window_size = _WINDOW[modality]
 
         def prepare(start: int) -> list[Prepared]:
-            end = min(start + _WINDOW, len(items))
+            end = min(start + window_size, len(items))
             window = items.take(range(start, end)) if isinstance(items, Cells) else items[start:end]
             if modality == "text":
                 _check_texts(window, start)
@@ -200,7 +201,7 @@ class EmbeddingModel(nn.Module):
         cut = 0
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
-        starts = range(0, len(items), _WINDOW)
+        starts = range(0, len(items), window_size)
         try:
             with torch.inference_mode(), closing(prepare_ahead(starts, prepare, workers=1)) as windows:
                 for start, prepared in zip(starts, windows, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -20,6 +21,8 @@ from finetuner_core.training.gradients import LossOf, Work, backward, backward_i
 from finetuner_core.training.memory import GraphBudget, is_out_of_memory, learns_statistics
 from finetuner_core.training.objective import Objective
 from finetuner_core.training.randomness import random_state, restore_random_state
+
+logger = logging.getLogger("finetuner")
 
 
 class Step:
@@ -41,6 +44,7 @@ class Step:
     ) -> None:
         self.trained, self.device, self.dtype = trained, device, dtype
         self.budget = GraphBudget(trained, device, chunk_size)
+        self._said = False
 
     def backward(
         self, objective: Objective, feeds: Sequence[Feed], prepared: Sequence[Sequence[Prepared]], rows: Rows
@@ -113,6 +117,12 @@ class Step:
                     "A batch of this size has to be computed in chunks, and the network's batch norms learn from whole "
                     "batches.\nTake a smaller batch_size, or start from pretrained weights, whose statistics stay."
                 )
+        if not self._said and self.budget.items is None:
+            self._said = True
+            logger.warning(
+                "a batch does not fit into memory at once: it is computed in chunks of %s tokens, each of them twice",
+                f"{limit.tokens:,}",
+            )
         with ExitStack() as stack:
             for work in works:
                 if self.budget.is_larger(work):

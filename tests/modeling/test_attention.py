@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from finetuner_core.modeling import attention
-from finetuner_core.modeling.attention import packed_attention
+from finetuner_core.modeling.attention import How, packed_attention
 from finetuner_core.modeling.dropout import draw, keep
 
 LENGTHS = (9, 9, 5, 1, 1, 4, 9)
@@ -70,6 +71,53 @@ def test_a_token_attends_to_those_of_its_text(settings: dict[str, Any], heads: i
     torch.testing.assert_close(packed, expected, rtol=1e-5, atol=1e-6)
     for own, right in zip(gradients(packed, given), gradients(expected, given), strict=True):
         torch.testing.assert_close(own, right, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("heads", [HEADS, 1])
+@pytest.mark.parametrize(
+    "how", [How(0.3, False, None, 0), How(0.3, True, None, 0), How(0.3, False, 3, 0), How(0.3, True, 3, 0)]
+)
+def test_padded_for_attention_alone_it_is_the_same(how: How, heads: int) -> None:
+    given = tensors(heads)
+    padded = attention._padded(*given, LENGTHS, how)
+    expected = naive(*given, scale=how.scale, causal=how.causal, window=how.window)
+    torch.testing.assert_close(padded, expected, rtol=1e-5, atol=1e-6)
+    for own, right in zip(gradients(padded, given), gradients(expected, given), strict=True):
+        torch.testing.assert_close(own, right, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("window", [None, 3])
+def test_the_kernel_is_told_where_each_text_ends(
+    causal: bool, window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No GPU is needed to see that it is called as its documentation says, by a naive function in its place."""
+
+    def varlen_attn(
+        q: Tensor, k: Tensor, v: Tensor, ends: Tensor, k_ends: Tensor, max_q: int, max_k: int, **more: Any
+    ) -> Tensor:
+        assert ends.dtype is torch.int32
+        assert torch.equal(ends, k_ends)
+        assert ends.diff().tolist() == list(LENGTHS)
+        assert max_q == max_k == max(LENGTHS)
+        before, behind = more["window_size"]
+        assert behind == (0 if causal else before)
+        far = None if before == -1 else before + 1
+        return naive(q, k, v, scale=more["scale"], causal=causal, window=far)
+
+    monkeypatch.setattr(attention, "kernel", lambda: varlen_attn)
+    given = tensors(2)
+    how = How(0.4, causal, window, 0)
+    made = attention._by_kernel(*given, LENGTHS, how)
+    torch.testing.assert_close(made, packed_attention(*given, LENGTHS, scale=0.4, causal=causal, window=window))
+
+
+def test_the_installed_kernel_has_the_names_that_it_is_called_by() -> None:
+    found = attention.kernel()
+    if found is None:
+        pytest.skip("this PyTorch has no attention for texts of any length, or an older one")
+    names = list(inspect.signature(found).parameters)
+    assert names[:7] == ["query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k"]
 
 
 @pytest.mark.parametrize("heads", [HEADS, 2])

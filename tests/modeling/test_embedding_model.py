@@ -104,7 +104,7 @@ def test_items_are_prepared_in_windows_and_batched_by_length(monkeypatch: pytest
 
     monkeypatch.setattr(preprocess, "prepare", prepare)
     monkeypatch.setattr(preprocess, "collate", collate)
-    monkeypatch.setattr(embedding_model, "_WINDOW", 4)
+    monkeypatch.setattr(embedding_model, "_WINDOW", {"text": 4})
     np.testing.assert_allclose(model.encode(TEXTS, batch_size=3), expected, atol=1e-6)
     assert prepared == [4, 4, 2]
     assert [len(batch) for batch in collated] == [3, 1, 3, 1, 2]
@@ -146,7 +146,7 @@ def test_what_is_no_list_of_texts_is_refused(items: Any, words: str) -> None:
 
 
 def test_a_wrong_item_is_named_by_its_place_in_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedding_model, "_WINDOW", 2)
+    monkeypatch.setattr(embedding_model, "_WINDOW", {"text": 2})
     with pytest.raises(DataError, match="Item 5 is a float"):
         build("letters").encode(["a"] * 5 + [0.5])
 
