@@ -123,7 +123,7 @@ def find_cut(extractor: FeatureExtractor, frozen: Sequence[nn.Module], probe: Pr
     ]
     last = max((number for number, own in enumerate(outputs, 1) if _keeps(own)), default=0)
     if not last:
-        raise NotCachedError("what is trained does not depend on what is frozen")
+        raise NotCachedError("its frozen part gives nothing of an item's own")
     has_tokens = any(part.has_tokens for part in parts)
     for empty in (False,) if has_tokens else (True, False):
         for left in (False, True) if has_tokens else (False,):

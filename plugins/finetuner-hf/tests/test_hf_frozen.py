@@ -81,6 +81,10 @@ def test_embeddings_and_gradients_are_those_without_a_cache(
 ) -> None:
     save_text_model(tmp_path, CONFIGS[name], T5EncoderModel if name == "t5" else None)
     live, cached = made(tmp_path, what, pooling)
+    if name == "t5" and what == 1:
+        # What looks up its embeddings shares their weight, and is another module than the one that is frozen.
+        assert "its frozen part gives nothing of an item's own" in cached.said[0]
+        return
     for column, feed in enumerate(cached.feeds):
         assert isinstance(feed, CachedFeed), cached.said
         # Not longest first, so that packing has something to sort.

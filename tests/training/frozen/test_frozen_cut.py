@@ -344,7 +344,7 @@ def sign_of_frozen(net: Any, batch: Batch) -> Features:
         (trained_first, "a part that is trained comes before a frozen one"),
         (input_again, "what is trained reads the network's input again"),
         (not_of_constants, "without its frozen part it fails: KeyError: 'early'"),
-        (unused, "what is trained does not depend on what is frozen"),
+        (unused, "its frozen part gives nothing of an item's own"),
         (as_it_falls, "its frozen modules are called differently from batch to batch"),
         (sign_of_frozen, "without its frozen part it does not give the same"),
     ],
