@@ -78,7 +78,8 @@ class GraphBudget:
         self.device, self.items = device, items
         reserved = sum(3 * parameter.numel() * parameter.element_size() for parameter in trained)
         free = free_memory(device)
-        self.bytes = None if free is None else max(0, int(_SHARE * (free - reserved)))
+        # A power of two, so that two runs on a machine compute in the same chunks, whatever else it is doing.
+        self.bytes = None if free is None else _power_of_two(_SHARE * (free - reserved))
         self._longest: dict[nn.Module, int] = {}
         self._per_token: dict[nn.Module, float] = {}
 
@@ -113,6 +114,11 @@ class GraphBudget:
             self._per_token[work.encoder] = _graph_bytes(work, position, self.device, dtype) / tokens
             self._longest[work.encoder] = tokens
         return self._per_token[work.encoder]
+
+
+def _power_of_two(number: float) -> int:
+    """The largest that is no more than a number; 0 where that is less than 1."""
+    return 2 ** (int(number).bit_length() - 1) if number >= 1 else 0
 
 
 def _graph_bytes(work: Work, position: int, device: torch.device, dtype: torch.dtype) -> int:
