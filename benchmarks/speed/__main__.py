@@ -53,6 +53,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the children are ended
     facts = machine.describe(args.threads)
     lines: list[dict[str, object]] = [facts]
+    failed: list[str] = []
     print(f"{machine.caption(facts)}\n", flush=True)
     with tempfile.TemporaryDirectory(prefix="finetuner-bench-") as scratch:
         options = Options(
@@ -66,7 +67,12 @@ def main() -> None:
             scratch=Path(scratch),
         )
         for name in names:
-            report = ROWS[name](options)
+            try:
+                report = ROWS[name](options)
+            except (RuntimeError, ValueError) as error:  # the other rows are measured all the same
+                print(f"{name} failed: {error}", file=sys.stderr)
+                failed.append(name)
+                continue
             lines += report.records
             print(f"{report.text}\n", flush=True)
             if args.write is not None:
@@ -78,6 +84,8 @@ def main() -> None:
                 lines = [facts]
     if args.json is None:
         print("\n".join(json.dumps(line) for line in lines))
+    if failed:
+        sys.exit(f"Failed: {', '.join(failed)}.")
 
 
 def _text_model() -> str:
