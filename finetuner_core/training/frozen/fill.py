@@ -20,8 +20,9 @@ from finetuner_core.training.frozen.boundary import Boundary
 from finetuner_core.training.frozen.cut import autocast
 from finetuner_core.training.frozen.store import KEY_BYTES, Records, Segment, Store
 
-# Items are prepared this many at a time. Of images a window takes tens of megabytes.
-_WINDOW = 128
+# Items are prepared this many at a time: texts so many that there are some of like length, images no more than fit into
+# tens of megabytes.
+_TEXTS, _IMAGES = 1024, 128
 
 # Preparing goes on in this many threads while the network computes.
 _WORKERS = 2
@@ -91,9 +92,11 @@ class Filling:
         """
         with Segment(self.store) as segment:
             keys = [self._column(feed, segment) for feed in feeds]
-        return [
+        records = [
             Records(self.store, own, item_of_row(feed.column.identities)) for own, feed in zip(keys, feeds, strict=True)
         ]
+        self.store.places.clear()  # of a million records 200 MB, and none is looked for by its key any more
+        return records
 
     def _column(self, live: ColumnFeed, segment: Segment) -> list[list[bytes]]:
         """For each view the key of each different item of a column."""
@@ -108,8 +111,10 @@ class Filling:
             return made
 
         rows = first_rows(live.column.identities)
-        windows = [rows[start : start + _WINDOW] for start in range(0, len(rows), _WINDOW)]
-        keys: list[list[bytes]] = [[] for _ in range(self.views.number(live))]
+        views = self.views.number(live)
+        at_once = max(1, _IMAGES // views) if live.column.modality == "image" else _TEXTS
+        windows = [rows[start : start + at_once] for start in range(0, len(rows), at_once)]
+        keys: list[list[bytes]] = [[] for _ in range(views)]
         with closing(prepare_ahead(windows, prepare, workers=_WORKERS)) as ready:
             for window in ready:
                 new: dict[bytes, Prepared] = {}

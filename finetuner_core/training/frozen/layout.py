@@ -129,15 +129,16 @@ class Part:
             raise NotCachedError(
                 f"some items give {tuple(tensor.shape)} {tensor.dtype}, where others give {shape} {self.dtype}"
             )
+        tensor = tensor.cpu()
         if "N" in self.axes:
             order = _longest_first(lengths)
             tokens = torch.split(tensor.reshape(-1, *self.shape), [lengths[number] for number in order])
             pieces = dict(zip(order, tokens, strict=True))
             return [_bytes(pieces[number]) for number in range(len(lengths))]
         if "T" in self.axes:
-            return [_bytes(item[real.to(item.device)]) for item, real in zip(tensor, mask, strict=True)]
+            return [_bytes(item[real]) for item, real in zip(tensor, mask, strict=True)]
         tensor = tensor.permute(0, 2, 3, 1) if self.channels_last else tensor
-        return [_bytes(item) for item in tensor.cpu()]
+        return [_bytes(item) for item in tensor]
 
     def join(self, items: Sequence[np.ndarray], mask: Tensor) -> Tensor:
         """The tensor of some items, whose bytes are given; `mask` as above, with padding where it is to be."""
@@ -213,4 +214,4 @@ def _longest_first(lengths: Sequence[int]) -> list[int]:
 
 
 def _bytes(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+    return tensor.detach().contiguous().view(-1).view(torch.uint8).numpy()

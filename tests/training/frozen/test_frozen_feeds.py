@@ -29,6 +29,7 @@ from finetuner_core.modeling.embedding_model import EmbeddingModel
 from finetuner_core.modeling.encoder import Encoder
 from finetuner_core.training.feed import ColumnFeed, feeds_of
 from finetuner_core.training.freezing import batch_statistics, freeze
+from finetuner_core.training.frozen import fill as fill_module
 from finetuner_core.training.frozen import store as store_module
 from finetuner_core.training.frozen.boundary import PooledBoundary, StageBoundary, TokenBoundary
 from finetuner_core.training.frozen.feeds import Cached, CachedFeed, cached_feeds
@@ -445,6 +446,18 @@ def test_progress_counts_different_items(tmp_path: Path) -> None:
     data = Dataset((Column("anchor", "text", list("aab")), Column("positive", "text", list("cdd"))))
     prepared("letters", "backbone", data).cached(tmp_path, on_progress=lambda *done: told.append(done))
     assert told == [(2, 4), (4, 4)]
+
+
+def test_what_is_computed_in_several_windows_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_TEXTS", "_IMAGES"):
+        monkeypatch.setattr(fill_module, name, 5)
+    for name in ("letters", "pixels"):
+        own = prepared(name, "backbone")
+        cached = own.cached(tmp_path)
+        rows, generator = list(range(12)), torch.Generator()
+        for live, feed in zip(own.feeds, cached.feeds, strict=True):
+            expected = live.encoder(live.collate(live.prepare(rows, generator)))
+            torch.testing.assert_close(feed.encoder(feed.collate(feed.prepare(rows, generator))), expected)
 
 
 def test_rows_are_numbered_by_their_first_appearance() -> None:
