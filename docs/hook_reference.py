@@ -15,9 +15,11 @@ PAGE = Path(__file__).with_name("hooks.md")
 VALUES = ("BackboneInfo", "Option", "PoolingInfo", "LossInfo")
 INTERFACES = (
     "LoadedBackbone",
+    "ForeignUse",
     "Preprocess",
     "TextPreprocess",
     "ImagePreprocess",
+    "PortablePreprocess",
     "Features",
     "FeatureExtractor",
     "Stage",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -86,6 +87,23 @@ class TextPreprocess(Preprocess, Protocol):
         ...
 
 
+@runtime_checkable
+class PortablePreprocess(Preprocess, Protocol):
+    """A preprocess that can say how the network is fed without Finetuner, for `finetuner export`."""
+
+    def export(self, folder: Path) -> Mapping[str, object]:
+        """Writes what feeds the network (`tokenizer.json`), and says the rest.
+
+        Args:
+            folder: an existing one, where files may lie that the same model's other preprocess has written.
+
+        Returns:
+            What JSON can hold: `max_length` and `prompt` of a text, `size`, `mean` and `std` of an image, the `width`
+            of a vector.
+        """
+        ...
+
+
 class ImagePreprocess(Preprocess, Protocol):
     """The preprocess of the modality `image`.
 
@@ -129,6 +147,13 @@ class FeatureExtractor(nn.Module, ABC):
     def stages(self) -> Sequence[Stage]:
         """The network's parts from input to output. Together they hold every parameter of the extractor."""
 
+    def traceable(self) -> AbstractContextManager[None]:
+        """Within it, `forward` computes the same by steps that do not hang on what is in the batch.
+
+        An export (`finetuner export`) follows `forward` once and keeps its steps for batches of any size and length.
+        """
+        return nullcontext()
+
 
 class Pooling(nn.Module, ABC):
     """Makes one vector of each sequence of token features."""
@@ -146,6 +171,25 @@ class Pooling(nn.Module, ABC):
 
 
 @dataclass(frozen=True)
+class ForeignUse:
+    """How a saved folder opens in another library, for the model's card.
+
+    Args:
+        library: as the Hub calls it, such as `sentence-transformers` or `timm`.
+        pipeline_tag: the Hub's word for what the model does, such as `sentence-similarity`.
+        code: Python that opens it, with `{model}` where the folder's path, or its name on the Hub, belongs.
+        rest: what that code leaves out of the embedding, in a sentence for a person; empty where nothing.
+        tags: more words by which it is found.
+    """
+
+    library: str
+    pipeline_tag: str
+    code: str
+    rest: str = ""
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class LoadedBackbone:
     """A network as it was published, and how to feed and keep it.
 
@@ -158,6 +202,9 @@ class LoadedBackbone:
         new_weights: names of parameters that the pretrained weights did not hold and that therefore start untrained.
         sides: another preprocess for what asks and for what is found, where they are fed differently: texts with the
             prompt "query: " before them, say. Where a side is not here, `preprocess` serves it.
+        publish: called after `save` with the network, the name of the pooling, the projection behind it or `None`, and
+            the folder. It writes what the backbone's own library needs to compute these as well, where that has words
+            for them, and says how the folder opens there. The folder has to be loaded as if it had not been called.
     """
 
     network: nn.Module
@@ -165,6 +212,7 @@ class LoadedBackbone:
     save: Callable[[nn.Module, Path], None]
     new_weights: tuple[str, ...] = ()
     sides: Mapping[Side, Preprocess] = field(default_factory=dict)
+    publish: Callable[[nn.Module, str, nn.Linear | None, Path], ForeignUse] | None = None
 
 
 class CrossEncoder(nn.Module, ABC):

@@ -109,7 +109,7 @@ class ClsPooling(Pooling):
     def forward(self, features: Features) -> Tensor:
         """Vectors (B, D)."""
         first = features.mask.int().argmax(1)
-        return features.tokens[range(len(first)), first]
+        return features.tokens[_rows(first), first]
 
 
 class LastPooling(Pooling):
@@ -118,7 +118,7 @@ class LastPooling(Pooling):
     def forward(self, features: Features) -> Tensor:
         """Vectors (B, D)."""
         last = features.mask.shape[1] - 1 - features.mask.flip(1).int().argmax(1)
-        return features.tokens[range(len(last)), last]
+        return features.tokens[_rows(last), last]
 
 
 class WeightedMeanPooling(Pooling):
@@ -133,6 +133,11 @@ class WeightedMeanPooling(Pooling):
         position = (features.mask.cumsum(1) * features.mask).unsqueeze(-1)
         weights = position / position.sum(1, keepdim=True).clamp(min=1)
         return (_real(features.tokens, features.mask) * weights).sum(1)
+
+
+def _rows(columns: Tensor) -> Tensor:
+    """The number of each row (B,): as a tensor, which an export follows for batches of any size."""
+    return torch.arange(columns.shape[0], device=columns.device)
 
 
 def _real(tokens: Tensor, mask: Tensor) -> Tensor:
