@@ -108,11 +108,18 @@ def backward_in_chunks(works: Sequence[Work], loss_of: LossOf, device: torch.dev
     loss.backward()  # type: ignore[no-untyped-call]
     # A loss may leave embeddings out.
     gradients = [torch.zeros_like(own) if own.grad is None else own.grad for own in vectors]
-    with_graph.backward(gradients[number][list(chunk)])  # type: ignore[no-untyped-call]
+    _backward(with_graph, gradients[number][list(chunk)])
     del with_graph
     for (number, chunk), state in zip(first, states, strict=True):
+        if not any(parameter.requires_grad for parameter in works[number].encoder.parameters()):
+            continue
         with random_numbers_of(state, device):
             embedded = works[number].embed(chunk, device, dtype)
-        embedded.backward(gradients[number][list(chunk)])  # type: ignore[no-untyped-call]
+        _backward(embedded, gradients[number][list(chunk)])
         del embedded
     return loss.item()
+
+
+def _backward(embedded: Tensor, gradient: Tensor) -> None:
+    if embedded.requires_grad:  # which a tower that is frozen as a whole does not
+        embedded.backward(gradient)  # type: ignore[no-untyped-call]

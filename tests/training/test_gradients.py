@@ -101,3 +101,13 @@ def test_a_loss_that_leaves_an_encoder_out_is_no_error() -> None:
     backward_in_chunks(works, lambda vectors: vectors[0].sum(), CPU, torch.float32)
     assert any(p.grad is not None and p.grad.any() for p in model.parameters())
     assert not any(p.grad is not None and p.grad.any() for p in other.parameters())
+
+
+def test_a_tower_that_is_frozen_as_a_whole_is_no_error() -> None:
+    model = build_model("letters")
+    frozen = copy.deepcopy(model).requires_grad_(False)
+    prepared = model.preprocess("text").prepare(TEXTS)
+    for order in ((model, frozen), (frozen, model)):
+        works = [Work.of(each.encoder("text"), each.preprocess("text"), prepared, Limit(40)) for each in order]
+        backward_in_chunks(works, lambda vectors: (vectors[0] * vectors[1]).sum(), CPU, torch.float32)
+    assert any(p.grad is not None and p.grad.any() for p in model.parameters())
