@@ -8,6 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
+from finetuner_core.artifacts.card import read_papers
 from finetuner_core.artifacts.folder import is_saved_model
 from finetuner_core.artifacts.saved import Base, SavedModel, SavedTowers, find_row, joined_row, read_saved
 from finetuner_core.catalogue.discovery import BUILTIN_NAMESPACE, Plugin
@@ -93,6 +96,7 @@ def load(path: str | Path) -> EmbeddingModel:
     else:
         model = EmbeddingModel(_load_tower(folder, saved))
     model.eval()
+    model.papers = read_papers(folder)
     return model
 
 
@@ -178,7 +182,15 @@ def _load_tower(folder: Path, saved: SavedModel) -> Tower:
     if saved.base is not None:
         tower.read_adapter(folder, saved.base)
     tower.read_head(folder)
+    _check_numbers(folder, tower)
     return tower
+
+
+def _check_numbers(folder: Path, tower: Tower) -> None:
+    """Refuses weights that are not numbers, which no training leaves and which make every vector NaN."""
+    broken = next((name for name, tensor in tower.encoders.named_parameters() if torch.isnan(tensor).any()), None)
+    if broken is not None:
+        raise FolderError(f"{folder} is damaged: its weights {quote(broken)} hold NaN, which is no number.")
 
 
 def _build_tower(name: str, settings: _Settings, options: Mapping[str, object]) -> Tower:

@@ -31,15 +31,10 @@ class FastDropout(nn.Dropout):
         """The input with each element zero with probability p, and the others scaled by 1 / (1 - p)."""
         if not self.training or self.p == 0:
             return input
-        if input.device.type != "cpu" or self.p == 1:
+        if input.device.type != "cpu" or _dropped(self.p) == _LANES:
             return F.dropout(input, self.p, training=True)
         dropped: Tensor = _Dropout.apply(input, self.p)
         return dropped
-
-
-def threshold(p: float) -> int:
-    """How many of the 65,536 values of a lane mean that its element is dropped."""
-    return round(p * _LANES)
 
 
 def draw(count: int) -> Tensor:
@@ -53,15 +48,31 @@ def draw(count: int) -> Tensor:
     return torch.from_numpy(numbers.view(np.int16))[:count]
 
 
-def keep(lanes: Tensor, p: float, dtype: torch.dtype) -> Tensor:
-    """The factor of each element: 0 where its lane says that it is dropped, else 1 / (1 - p).
+def mask(lanes: Tensor, p: float, out: Tensor) -> Tensor:
+    """What is kept: 0 where an element's lane says that it is dropped, else 1.
 
-    p is rounded to a multiple of 1/65,536 for both, so that the expected value stays what it was.
+    p is rounded to a multiple of 1/65,536, here and in `scale_of`, so that the expected value stays what it was.
+
+    Args:
+        lanes: what `draw` gave.
+        p: the share that is dropped.
+        out: float, of the same shape, for the result; it is faster than one of truth values.
     """
-    dropped = threshold(p)
-    factors = torch.empty(lanes.shape, dtype=dtype)
-    torch.ge(lanes, dropped - _LANES // 2, out=factors)
-    return factors.mul_(_LANES / (_LANES - dropped))
+    return torch.ge(lanes, _dropped(p) - _LANES // 2, out=out)
+
+
+def scale_of(p: float) -> float:
+    """What the kept elements are multiplied by: 1 / (1 - p)."""
+    return _LANES / (_LANES - _dropped(p))
+
+
+def _dropped(p: float) -> int:
+    """How many of the 65,536 values of a lane mean that its element is dropped."""
+    return round(p * _LANES)
+
+
+def _factors(lanes: Tensor, p: float, like: Tensor) -> Tensor:
+    return mask(lanes, p, torch.empty(like.shape, dtype=like.dtype)).mul_(scale_of(p))
 
 
 class _Dropout(torch.autograd.Function):
@@ -72,10 +83,10 @@ class _Dropout(torch.autograd.Function):
         lanes = draw(input.numel()).view(input.shape)
         ctx.save_for_backward(lanes)
         ctx.p = p
-        return keep(lanes, p, input.dtype).mul_(input)
+        return _factors(lanes, p, input).mul_(input)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (lanes,) = ctx.saved_tensors
-        return keep(lanes, ctx.p, gradient.dtype).mul_(gradient), None
+        return _factors(lanes, ctx.p, gradient).mul_(gradient), None

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from finetuner_core.artifacts.card import Subject, read_papers, write_papers
 from finetuner_core.artifacts.folder import write_folder
+from finetuner_core.artifacts.push import check_repository, push
 from finetuner_core.artifacts.saved import joined_row, write_towers
 from finetuner_core.data.ahead import prepare_ahead
 from finetuner_core.data.dataset import Cells
@@ -44,6 +47,7 @@ class EmbeddingModel(nn.Module):
         super().__init__()
         self.towers = nn.ModuleList([document] if query is None else [query, document])
         self._said_of_cut: set[tuple[int, int]] = set()
+        self.papers: Mapping[str, str] = {}
         self.info: BackboneInfo = document.info if query is None else joined_row(query.info, document.info)
         if query is not None and query.output_dim != document.output_dim:
             raise OptionError(
@@ -240,13 +244,55 @@ class EmbeddingModel(nn.Module):
         return write_folder(path, lambda folder: self.write_into(folder, adapter=adapter))
 
     def write_into(self, folder: Path, *, adapter: bool = False) -> None:
-        """Writes the model's files into an existing, empty folder; a model of two towers writes a folder for each."""
+        """Writes the model's files and its card into an existing folder; of two towers, each into a folder of its own.
+
+        What `training.json` in that folder says of a training is put into the card.
+        """
+        written = []
         for side, tower in self.sided_towers():
             own = folder if side is None else folder / side
             own.mkdir(exist_ok=True)
-            tower.write_into(own, adapter=adapter)
+            use = tower.write_into(own, adapter=adapter)
+            written.append((side, tower.info, tower.pooling, tower.projection is not None, use))
+        write_papers(folder, self.papers, Subject(self.info, self.output_dim, written, adapter))
+        self.papers = read_papers(folder)
+        for side, tower in self.sided_towers():
+            tower.describe(folder if side is None else folder / side, adapter=adapter)
         if len(self.towers) > 1:
             write_towers(folder)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        message: str = "Upload an embedding model made with Finetuner",
+    ) -> str:
+        """Saves the model and uploads it to the Hugging Face Hub.
+
+        Args:
+            repository: its name there, `user/name`; it is made where it does not exist.
+            private: whether only its owner sees it, for one that is made; `None` for the account's own setting.
+            token: of an account that may write; else the one of `hf auth login`.
+            message: of the commit.
+
+        Returns:
+            Where it is.
+
+        Raises:
+            HubError: if the name is none, nobody is logged in, or the Hub cannot be reached or refuses.
+        """
+        check_repository(repository)
+        with TemporaryDirectory(prefix="finetuner-") as scratch:
+            folder = self.save(Path(scratch) / "model")
+            return push(folder, repository, private=private, token=token, message=message)
+
+    def train(self, mode: bool = True) -> EmbeddingModel:
+        """As every module's. What was said of the model when it was opened does not hold once it is trained."""
+        if mode:
+            self.papers = {}
+        return super().train(mode)
 
     def _checked_modality(self, modality: Modality | None, side: Side | None) -> Modality:
         if side not in (None, *SIDES):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -18,10 +19,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from finetuner_core.errors import FolderError, OptionError, PluginError
-from finetuner_core.values import Option, OptionValue
+from finetuner_core.untrusted import read_json
+from finetuner_core.values import Option, OptionValue, quote
+
+if TYPE_CHECKING:
+    import peft
 
 ADAPTER_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
+
+# What the file says beside that, without a meaning for the matrices.
+_SAID = frozenset(
+    ("auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "revision", "target_modules")
+)
 
 OPTIONS = (
     Option("alpha", "int", None, "The matrices' product is scaled by alpha / rank; 2 * rank where not set.", minimum=1),
@@ -132,9 +142,8 @@ def read(encoders: nn.ModuleDict, folder: Path) -> None:
     import peft
 
     try:
-        config = peft.LoraConfig.from_pretrained(str(folder))
         tensors = load_file(folder / ADAPTER_FILE)
-        config.inference_mode = False
+        config = _read_config(folder, tensors)
         peft.inject_adapter_in_model(config, encoders)
         expected = {name: tensor.shape for name, tensor in peft.get_peft_model_state_dict(encoders).items()}
         found = {name: tensor.shape for name, tensor in tensors.items()}
@@ -145,6 +154,36 @@ def read(encoders: nn.ModuleDict, folder: Path) -> None:
         raise FolderError(f"The adapter in {folder} cannot be read: {str(error).splitlines()[0]}") from error
     if wrong:
         raise FolderError(f"The adapter in {folder} does not fit its backbone, in {wrong[0]}.")
+
+
+def _read_config(folder: Path, tensors: Mapping[str, Tensor]) -> peft.LoraConfig:
+    """What `inject` sets, and nothing else: of PEFT's settings some are patterns to match, or modules to import.
+
+    Raises:
+        ValueError: if they are not what they have to be, or others are set.
+    """
+    import peft
+
+    given = read_json(folder / CONFIG_FILE, strict=True)
+    if not isinstance(given, dict):
+        raise ValueError(f"{CONFIG_FILE} holds no object")
+    alpha: Any = given.get("lora_alpha")
+    dropout: Any = given.get("lora_dropout")
+    rank, targets = given.get("r"), given.get("target_modules")
+    if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
+        raise ValueError(f"target_modules is {quote(targets)}, no list of names")
+    if type(rank) is not int or any(rank != tensor.shape[0] for name, tensor in tensors.items() if ".lora_A." in name):
+        raise ValueError(f"r is {quote(rank)}, which is not the rank of its matrices")
+    if type(alpha) not in (int, float) or type(dropout) not in (int, float) or not 0 <= dropout < 1:
+        raise ValueError(f"lora_alpha is {quote(alpha)} and lora_dropout {quote(dropout)}")
+    config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets)
+    own = json.loads(json.dumps(config.to_dict(), default=list))  # type: ignore[no-untyped-call]
+    other = [name for name in given if name not in _SAID and name in own and given[name] != own[name]]
+    if other:
+        raise ValueError(
+            f"{other[0]} is {quote(given[other[0]])}, and Finetuner's adapters have {quote(own[other[0]])}"
+        )
+    return config
 
 
 def fingerprint(encoders: nn.ModuleDict) -> str:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from finetuner_core.artifacts.saved import Base, SavedModel
 from finetuner_core.catalogue.quiet import quiet_libraries
 from finetuner_core.errors import FolderError, OptionError
-from finetuner_core.interfaces import LoadedBackbone, Preprocess
+from finetuner_core.interfaces import ForeignUse, LoadedBackbone, Preprocess
 from finetuner_core.modeling import lora
 from finetuner_core.modeling.encoder import Encoder, projection
-from finetuner_core.values import BackboneInfo, Modality, OptionValue, Side
+from finetuner_core.values import BackboneInfo, Modality, OptionValue, Side, listed
 
 HEAD_FILE = "head.safetensors"
 
@@ -103,17 +103,21 @@ class Tower(nn.Module):
         named = self.encoders.named_parameters() if self.pretrained else ()
         return [parameter for name, parameter in named if not _is_backbone(name)]
 
-    def write_into(self, folder: Path, *, adapter: bool = False) -> None:
-        """Writes the tower's files into an existing, empty folder, from which `SavedModel` finds the way back.
+    def write_into(self, folder: Path, *, adapter: bool = False) -> ForeignUse | None:
+        """Writes the tower's files into an existing, empty folder, all but the last (`describe`).
 
         Args:
             folder: where.
             adapter: whether to write LoRA's matrices and the name of the backbone that they belong to; else the
                 backbone itself, with the matrices merged into its weights.
 
+        Returns:
+            How the folder opens in the backbone's own library, where its plugin says so.
+
         Raises:
             OptionError: if there are no matrices, or the backbone was drawn at random and cannot be found again.
         """
+        use = None
         if adapter:
             self.check_adapter()
         try:
@@ -121,21 +125,37 @@ class Tower(nn.Module):
                 if adapter:
                     lora.write(self.encoders, folder)
                 else:
-                    self.loaded.save(lora.merged(self.loaded.network, self.encoders), folder)
+                    network = lora.merged(self.loaded.network, self.encoders)
+                    self.loaded.save(network, folder)
+                    if self.loaded.publish is not None:
+                        use = self.loaded.publish(network, self.pooling, self.projection, folder)
             if head := self._head():
                 save_file({key: tensor.detach().cpu().contiguous() for key, tensor in head.items()}, folder / HEAD_FILE)
         except SafetensorError as error:
             # What it has to say of a full disk.
             raise OSError(str(error)) from error
-        has_projection = self.encoder(self.info.modalities[0]).projection is not None
+        return use
+
+    def describe(self, folder: Path, *, adapter: bool = False) -> None:
+        """Writes the last file of the folder, by which the tower is found again: it names all others.
+
+        Args:
+            folder: what `write_into` wrote into.
+            adapter: as there.
+        """
         SavedModel(
             # The width of its row is what the model emits, with its own pooling and projection.
             info=replace(self.info, output_dim=self.output_dim),
             pooling=self.pooling,
             pooling_options=self.pooling_options,
-            projection_dim=self.output_dim if has_projection else None,
+            projection_dim=None if self.projection is None else self.output_dim,
             base=replace(self.base, sha256=lora.fingerprint(self.encoders)) if adapter else None,
         ).write(folder)
+
+    @property
+    def projection(self) -> nn.Linear | None:
+        """The projection behind the pooling, that of its first modality where it has one for each."""
+        return self.encoder(self.info.modalities[0]).projection
 
     def check_adapter(self) -> None:
         """Whether LoRA's matrices can be saved without the backbone.
@@ -173,10 +193,9 @@ class Tower(nn.Module):
             saved = load_file(file) if file.is_file() else {}
         except SafetensorError as error:
             raise FolderError(f"{file} cannot be read: {error}.") from None
-        expected = {name: tuple(tensor.shape) for name, tensor in head.items()}
-        found = {name: tuple(tensor.shape) for name, tensor in saved.items()}
+        expected, found = _described(head), _described(saved)
         if expected != found:
-            raise FolderError(f"{file} does not fit the model: it holds {found}, and {expected} is expected.")
+            raise FolderError(f"{file} does not fit the model: it holds {found}, and expected is {expected}.")
         with torch.no_grad():
             for name, tensor in head.items():
                 tensor.copy_(saved[name])
@@ -184,6 +203,15 @@ class Tower(nn.Module):
     def _head(self) -> dict[str, Tensor]:
         """What does not belong to the backbone."""
         return {name: tensor for name, tensor in self.encoders.state_dict().items() if not _is_backbone(name)}
+
+
+def _described(tensors: Mapping[str, Tensor]) -> str:
+    """Names, shapes, and whether the numbers are of floating point, as whichever kind they are kept."""
+    kinds = ((name, tuple(tensor.shape), tensor.is_floating_point()) for name, tensor in sorted(tensors.items()))
+    return (
+        listed(f"{name} {shape}{'' if is_float else ' of whole numbers'}" for name, shape, is_float in kinds)
+        or "nothing"
+    )
 
 
 def _is_backbone(name: str) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from finetuner_core.modeling import attention
 from finetuner_core.modeling.attention import How, packed_attention
-from finetuner_core.modeling.dropout import draw, keep
+from finetuner_core.modeling.dropout import draw, mask, scale_of
 
 LENGTHS = (9, 9, 5, 1, 1, 4, 9)
 HEADS, DIM = 4, 8
@@ -131,7 +131,7 @@ def test_dropped_weights_are_those_that_were_drawn(settings: dict[str, Any], hea
     factors: list[Tensor] = []
     for texts, length in [(2, 9), (1, 5), (2, 1), (1, 4), (1, 9)]:
         lanes = draw(texts * HEADS * length * length).view(texts, HEADS, length, length)
-        factors += keep(lanes, p, torch.float32)
+        factors += mask(lanes, p, torch.empty(lanes.shape)) * scale_of(p)
     expected = naive(*given, factors, **settings)
     torch.testing.assert_close(packed, expected, rtol=1e-5, atol=1e-6)
     for own, right in zip(gradients(packed, given), gradients(expected, given), strict=True):

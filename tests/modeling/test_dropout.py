@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from finetuner_core.modeling.dropout import FastDropout, draw, keep, use_fast_dropout
+from finetuner_core.modeling.dropout import FastDropout, draw, mask, use_fast_dropout
 
 COUNT = 400_000
 
@@ -29,7 +29,7 @@ def test_so_many_are_dropped_and_the_others_scaled(p: float) -> None:
 @pytest.mark.parametrize("lag", [1, 2, 3, 4, 5, 8, 64, 1000])
 def test_what_is_dropped_says_nothing_of_its_neighbours(lag: int) -> None:
     torch.manual_seed(1)
-    kept = (keep(draw(COUNT), 0.3, torch.float64) != 0).double()
+    kept = mask(draw(COUNT), 0.3, torch.empty(COUNT, dtype=torch.float64))
     centred = kept - kept.mean()
     correlation = float((centred[:-lag] * centred[lag:]).mean() / centred.var())
     assert abs(correlation) < 6 / math.sqrt(COUNT)

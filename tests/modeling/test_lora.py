@@ -86,7 +86,7 @@ def test_saved_as_an_adapter_it_is_small_and_finds_its_backbone(tmp_path: Path) 
     model = with_lora(build={"output_dim": 3, "pooling": "attention"})
     folder = model.save(tmp_path / "model", adapter=True)
     assert sorted(file.name for file in folder.iterdir()) == [
-        "adapter_config.json", "adapter_model.safetensors", "finetuner.json", "head.safetensors"
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "finetuner.json", "head.safetensors"
     ]  # fmt: skip
     base = json.loads((folder / "finetuner.json").read_text())["base"]
     assert base["name"] == "acme/letters"

@@ -95,7 +95,7 @@ def test_saved_and_loaded_as_one_model_and_each_tower_by_itself(name: str, tmp_p
     for side, some in items.items():
         assert np.array_equal(loaded.encode(some, side=side), model.encode(some, side=side))
         assert np.array_equal(load(folder / side).encode(some), model.encode(some, side=side))
-    assert {file.suffix for file in folder.rglob("*") if file.is_file()} == {".json", ".safetensors"}
+    assert {file.suffix for file in folder.rglob("*") if file.is_file()} == {".json", ".md", ".safetensors"}
     # It may be replaced, like any saved model, and by one of one tower.
     build_model("letters").save(folder)
     assert not (folder / "query").exists()
