@@ -6,6 +6,8 @@ the message alone and exits with code 2, so it must stand without a traceback.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class FinetunerError(Exception):
     """Base of all errors that Finetuner raises on purpose."""
@@ -37,3 +39,25 @@ class FolderError(FinetunerError):
 
 class TrainingError(FinetunerError):
     """A training run that cannot start, or that cannot go on."""
+
+
+class Interrupted(TrainingError):
+    """A training run that was asked to end, and that goes on where it was when it is started again.
+
+    Args:
+        message: how.
+        exit_code: of the process: 130 after Ctrl-C, 143 after SIGTERM, 75 where the time was up.
+        folder: that of the run.
+    """
+
+    def __init__(self, message: str, exit_code: int, folder: Path) -> None:
+        super().__init__(message)
+        self.exit_code, self.folder = exit_code, folder
+
+
+class HubError(FinetunerError):
+    """A model that the Hugging Face Hub cannot be given: no right, no network, or no such name."""
+
+
+class ExportError(FinetunerError):
+    """A model that cannot be written in another form, or whose vectors that form does not give."""

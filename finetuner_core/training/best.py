@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
+
+from finetuner_core.errors import FolderError
+from finetuner_core.training.tensors import write_tensors
 
 Measured = TypeVar("Measured")
 
@@ -37,7 +40,12 @@ class BestWeights(Generic[Measured]):
         folder: where the weights are kept, an empty one.
         every: how many steps apart; the last step of training is measured as well.
         patience: after how many measurements without a better one training ends; `None` for never.
-        on_check: told of each evaluation.
+        on_check: told of each evaluation, and what it measured.
+
+    Attributes:
+        checks: the evaluations so far.
+        best: what the best of them measured; `None` where that was before the process that goes on with the run.
+        file: where the weights are kept. It is not changed but replaced, so that a link to it stays as it was.
     """
 
     def __init__(
@@ -49,13 +57,13 @@ class BestWeights(Generic[Measured]):
         *,
         every: int,
         patience: int | None = None,
-        on_check: Callable[[Check], None] = lambda check: None,
+        on_check: Callable[[Check, Measured], None] = lambda check, measured: None,
     ) -> None:
         self.checks: list[Check] = []
         self.best: Measured | None = None
         self._modules, self._measure, self._value = modules, measure, value
         self._every, self._patience, self._on_check = every, patience, on_check
-        self._file = folder / "best.safetensors"
+        self.file = folder / "best.safetensors"
 
     def after_step(self, step: int, steps: int) -> bool:
         """Measures if it is time to.
@@ -76,18 +84,30 @@ class BestWeights(Generic[Measured]):
         self.checks.append(check)
         if check.is_best:
             self.best = measured
-            save_file(self._state(), self._file)
-        self._on_check(check)
+            self._keep()
+        self._on_check(check, measured)
         since = next(number for number, check in enumerate(reversed(self.checks)) if check.is_best)
         return self._patience is not None and since >= self._patience
 
     def restore(self) -> Check:
         """Gives the modules the weights of the best evaluation, and tells which it was."""
-        state = load_file(self._file)
+        state = load_file(self.file)
         with torch.no_grad():
             for name, tensor in self._tensors():
                 tensor.copy_(state[name])
         return next(check for check in reversed(self.checks) if check.is_best)
+
+    def _keep(self) -> None:
+        scratch = self.file.with_name(f".{self.file.name}.new")
+        try:
+            write_tensors(scratch, dict(self._tensors()))
+            scratch.replace(self.file)
+        except OSError as error:
+            scratch.unlink(missing_ok=True)
+            raise FolderError(
+                f"The best weights cannot be kept in {self.file.parent}: {error.strerror or error}.\n"
+                "Make room, and start the same command again."
+            ) from error
 
     def _tensors(self) -> list[tuple[str, torch.Tensor]]:
         """Whatever training changes: trained parameters, and buffers such as running statistics."""
@@ -99,7 +119,3 @@ class BestWeights(Generic[Measured]):
                 *module.named_buffers(),
             )
         ]
-
-    def _state(self) -> dict[str, torch.Tensor]:
-        # A clone each, since a file cannot hold tensors that share their memory.
-        return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in self._tensors()}

@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import cast
 
-import torch
-
-from finetuner_core.artifacts.folder import check_writable, write_folder, write_json
-from finetuner_core.artifacts.saved import find_row, model_name
-from finetuner_core.data.dataset import Column, Dataset
-from finetuner_core.data.findings import check_evaluable
-from finetuner_core.data.sources import Sources, read_sources
-from finetuner_core.errors import OptionError, TrainingError
-from finetuner_core.evaluation.evaluate import evaluate_dataset
+from finetuner_core.artifacts.folder import write_folder, write_json
+from finetuner_core.catalogue.registry import catalogue
+from finetuner_core.data.sources import read_sources
+from finetuner_core.errors import OptionError
 from finetuner_core.evaluation.report import render_comparison
-from finetuner_core.evaluation.result import Evaluation
 from finetuner_core.losses.build import build_loss
-from finetuner_core.modeling import lora as lora_matrices
-from finetuner_core.modeling.build import build_model
 from finetuner_core.modeling.device import choose_device
 from finetuner_core.modeling.embedding_model import EmbeddingModel
-from finetuner_core.training.best import BestWeights
-from finetuner_core.training.choices import choose_batches, choose_judge, choose_loss, choose_metrics, choose_plan
-from finetuner_core.training.feed import feeds_of
-from finetuner_core.training.freezing import batch_statistics
-from finetuner_core.training.freezing import freeze as freeze_model
-from finetuner_core.training.frozen.feeds import cached_feeds
-from finetuner_core.training.loop import DivergedError, train
+from finetuner_core.training.choices import choose_plan
+from finetuner_core.training.course import Course
+from finetuner_core.training.every import Every, seconds_of
+from finetuner_core.training.keeping import kept_run
+from finetuner_core.training.material import Material
 from finetuner_core.training.objective import Objective
 from finetuner_core.training.progress import Progress
-from finetuner_core.training.result import FitResult, Measured
+from finetuner_core.training.provenance import machine, of_data, settings_as_json, versions
+from finetuner_core.training.result import FitResult
+from finetuner_core.training.run import Run
 from finetuner_core.training.settings import Augment, Precision, Schedule, Settings
-from finetuner_core.values import RESERVED_OPTIONS, Side, resolve_options
+from finetuner_core.training.stop import Stop
+from finetuner_core.training.wanted import Wanted
+from finetuner_core.values import quote
 
 TRAINING_FILE = "training.json"
 
@@ -85,12 +77,20 @@ def fit(
     skip_bad_steps: bool = False,
     cache: str | Path | None = None,
     views: int = 4,
+    checkpoint_every: int | str | None = None,
+    keep_checkpoints: int = 2,
+    max_time: float | str | None = None,
+    allow_changed_versions: bool = False,
     quiet: bool = False,
 ) -> FitResult:
     """Fine-tunes a model for search on data of one's own, and measures what that gained.
 
     What is wrong with the settings, the output folder or the data is said before the model is loaded; what only the
     model can tell (how many stages it has, how wide its vectors are) before it is trained.
+
+    With `out` a run is kept in `OUT.run` beside it, and in `OUT/run` when it is done: its settings, a line for each
+    step, and while it goes on its checkpoints. If it ends early, for whatever reason, the same call goes on where it
+    was and ends with the same model, bit by bit.
 
     Args:
         model: a name, the folder of a model, or a model, which is then trained in place.
@@ -157,14 +157,22 @@ def fit(
         cache: a folder that keeps what frozen parts of the network give of each item, for later runs; else it is kept
             for this run alone.
         views: in how many ways each image is varied where that is kept, instead of anew in each epoch.
+        checkpoint_every: how often the run's state is kept: after so many steps (`500`), or so much time (`"30s"`,
+            `"10m"`, `"1h"`). Where not given every ten minutes. There is one at the end of training in any case.
+        keep_checkpoints: how many are kept, the newest.
+        max_time: after how long the run is to end, to go on later: in seconds, or as `"30m"`. The step that it is in is
+            finished.
+        allow_changed_versions: whether a run goes on although the versions of libraries have changed.
         quiet: whether to print nothing.
 
     Returns:
         The model, its metrics before and after, and the history.
 
     Raises:
+        Interrupted: if a run with `out` was asked to end: by Ctrl-C, by SIGTERM, or by `max_time`.
         FinetunerError: if anything does not fit; the message says what, and what to do.
     """
+    arguments = settings_as_json(locals())
     settings = Settings(
         epochs=epochs,
         batch_size=batch_size,
@@ -190,197 +198,103 @@ def fit(
     )
     if best_metric is not None and eval_every is None:
         raise OptionError("best_metric chooses among weights in the middle of training: give eval_every as well.")
-    progress = Progress(quiet=quiet)
-    if out is not None:
-        check_writable(out)
+    if out is None and (checkpoint_every, max_time) != (None, None):
+        raise OptionError("checkpoint_every and max_time are for a run that is kept in a folder: give out as well.")
+    if type(keep_checkpoints) is not int or keep_checkpoints < 1:
+        raise OptionError(f"keep_checkpoints is {quote(keep_checkpoints)}; it is a whole number, at least 1.")
+    every = Every.of(checkpoint_every)
+    stop = Stop(None if max_time is None else seconds_of("max_time", max_time))
     target = choose_device(settings.device)
-
-    # What the model is, without loading it.
-    if isinstance(model, EmbeddingModel):
-        row = model.info
-        built = {
-            "pooling": pooling,
-            "pooling_options": pooling_options,
-            "output_dim": output_dim,
-            "text_model": text_model,
-            "model_options": model_options,
-        }
-        for name, value in built.items():
-            if value is not None:
-                raise OptionError(f"{name} cannot be set for a model that is already built; build it with {name}.")
-    else:
-        asking = None if text_model is None else model_name(text_model)
-        row = find_row(model_name(model), asking)
-
-    given = dict(model_options or {})
-    for name in given:
-        if name in RESERVED_OPTIONS:
-            raise OptionError(
-                f"{name} is not an option of the backbone; give it as {name}=... (--{name.replace('_', '-')})."
-            )
-
-    # The data, and all that can be wrong with it.
-    data = read_sources(
-        row,
-        train_data,
-        eval_data,
-        columns=columns,
-        split_column=split_column,
-        val_split=val_split,
-        skip_bad_items=skip_bad_items,
-        seed=settings.seed,
-        encoding=encoding,
+    wanted = Wanted(
+        model,
+        pretrained,
+        pooling,
+        pooling_options,
+        output_dim,
+        text_model,
+        model_options,
+        lora,
+        lora_options,
+        adapter,
     )
-    for held_out in data.evals.values():
-        check_evaluable(held_out)
-    metrics_of = choose_metrics(data, metrics)
-    losses = [choose_loss(part, loss, loss_options, two_towers=text_model is not None) for part in data.parts]
-    batches = [choose_batches(part.train, settings) for part in data.parts]
-    weights = [part.weight for part in data.parts if part.weight is not None] or None
-    if lora_options and lora is None:
-        raise OptionError("lora_options say how LoRA's matrices are, and lora, which asks for them, is not given.")
-    lora_values = resolve_options(lora_matrices.OPTIONS, lora_options or {}, "lora")
-    progress.data(data, batches)
+    with kept_run(out, arguments, keep=keep_checkpoints, stop=stop) as run:
+        progress = Progress(quiet=quiet, log=None if run is None else run.say)
 
-    # The model.
-    torch.manual_seed(settings.seed)
-    if not isinstance(model, EmbeddingModel):
-        if any(option.name == "input_size" for option in row.options):
-            # A network over vectors is as wide as they are.
-            given.setdefault("input_size", len(cast("list[list[float]]", data.train.columns[0].take([0]))[0]))
-        model = build_model(
-            model_name(model),
-            pretrained=pretrained,
-            pooling=pooling,
-            pooling_options=pooling_options,
-            output_dim=output_dim,
-            text_model=asking,
-            **given,
+        # The data, and all that can be wrong with it.
+        data = read_sources(
+            wanted.rows()[-1],
+            train_data,
+            eval_data,
+            columns=columns,
+            split_column=split_column,
+            val_split=val_split,
+            skip_bad_items=skip_bad_items,
+            seed=settings.seed,
+            encoding=encoding,
         )
-    for _, tower in model.sided_towers():
-        if settings.lora is not None:
-            lora_matrices.inject(tower.encoders, settings.lora, lora_values)
-        if adapter:
-            tower.check_adapter()
-    model.to(target)
-    frozen = [*freeze_model(model, settings.freeze), *batch_statistics(model)]
-    for column, side in _columns(data):
-        # One item of each column tells whether they fit the model, as the width of vectors must.
-        model.preprocess(column.modality, side).prepare(column.take([0]))
-    objectives = [
-        Objective(
-            part.train,
-            build_loss(name, model.output_dim, values, settings.matryoshka, settings.memory).to(target),
-            own_batches,
+        material = Material.of(
+            data,
+            settings,
+            metrics=metrics,
+            loss=loss,
+            loss_options=loss_options,
+            two_towers=text_model is not None,
         )
-        for part, (name, values), own_batches in zip(data.parts, losses, batches, strict=True)
-    ]
-    for objective in objectives:
-        objective.check(model.output_dim)
-    plan = choose_plan(model, data.train, settings, target)
-    progress.model(model)
-    progress.plan(plan, settings.batch_size, sum(own.per_epoch for own in batches), losses, target)
+        progress.data(data, material.batches)
+        if run is not None:
+            plugins = {row.namespace for row in wanted.rows()}
+            plugins |= {catalogue().find_loss(name)[0].namespace for name, _ in material.losses}
+            facts = {"data": of_data(data), "versions": versions(plugins), "machine": machine(target)}
+            run.begin(facts, settings.seed, allow_changed_versions=allow_changed_versions)
 
-    # Before, training, after.
-    widths = sorted({*settings.matryoshka} - {model.output_dim}, reverse=True)
-
-    def measure(model: EmbeddingModel = model) -> dict[str, Evaluation]:
-        return {
-            name: evaluate_dataset(model, own, metrics=metrics_of[name], widths=widths)
-            for name, own in data.evals.items()
-        }
-
-    before = measure()
-    with TemporaryDirectory(prefix="finetuner-") as scratch:
-        best = None
-        if settings.eval_every is not None:
-            best = BestWeights(
-                {"model": model} | {f"loss {number}": own.loss for number, own in enumerate(objectives)},
-                measure,
-                choose_judge(data, before, best_metric),
-                Path(scratch),
-                every=settings.eval_every,
-                patience=settings.patience,
-                on_check=progress.check,
+        # The model.
+        built, frozen = wanted.build(material, settings, target)
+        objectives = [
+            Objective(
+                part.train,
+                build_loss(name, built.output_dim, values, settings.matryoshka, settings.memory).to(target),
+                batches,
             )
-        feeds = []
+            for part, (name, values), batches in zip(data.parts, material.losses, material.batches, strict=True)
+        ]
         for objective in objectives:
-            cached = cached_feeds(
-                model,
-                objective.data,
-                feeds_of(model, objective.data, plan.mirror),
-                frozen,
-                folder=Path(scratch if cache is None else cache).expanduser(),
-                dtype=plan.dtype,
-                seed=plan.seed,
-                views=settings.views,
-                epochs=plan.epochs,
-                on_progress=progress.filling,
-            )
-            feeds.append(cached.feeds)
-            progress.cached(cached.said)
-        try:
-            history = train(
-                model,
-                objectives,
-                plan,
-                feeds=feeds,
-                weights=weights,
-                frozen=frozen,
-                on_step=progress.step,
-                on_epoch=progress.epoch,
-                is_done=(lambda step, steps: False) if best is None else best.after_step,
-            )
-        except DivergedError as error:
-            if out is None:
-                raise
-            kept = model.save(f"{out}-step-{error.done}", adapter=adapter)
-            raise TrainingError(f"{error}\nThe model as it was before that step is in {kept}.") from None
-        if best is not None:
-            progress.kept(best.restore())
-    after = measure() if best is None or best.best is None else best.best
-    measured = tuple(Measured(name, before[name], after[name]) for name in before)
-    checks = [] if best is None else best.checks
-    path = None
-    if out is not None:
-        recorded = [{"loss": {"name": name, "options": values}} for name, values in losses]
-        record = {
-            "settings": asdict(settings),
-            "learning_rate": plan.learning_rate,
-            "data": [
-                {"name": part.name, "train": part.train.summary(), "weight": part.weight} | loss
-                for part, loss in zip(data.parts, recorded, strict=True)
-            ],
-            "evaluation": [
-                {"name": name, "data": data.evals[name].summary(), "before": before, "after": after}
-                for name, before, after in measured
-            ],
-            "checks": [check._asdict() for check in checks],
-            "history": history,
-        }
-        path = _save(model, out, record, adapter)
-    if not quiet:
+            objective.check(built.output_dim)
+        plan = choose_plan(built, data.train, settings, target)
+        progress.model(built)
+        progress.plan(plan, settings.batch_size, material.steps, material.losses, target)
+
+        # Before, training, after.
+        course = Course(built, frozen, objectives, material, plan, settings, progress, run, stop, every)
+        measured, history, checks = course.go(best_metric=best_metric, cache=cache, adapter=adapter)
+        if run is not None:
+            losses = [{"loss": {"name": name, "options": values}} for name, values in material.losses]
+            record = {
+                "settings": asdict(settings),
+                "learning_rate": plan.learning_rate,
+                "data": [
+                    {"name": part.name, "train": part.train.summary(), "weight": part.weight} | own
+                    for part, own in zip(data.parts, losses, strict=True)
+                ],
+                "evaluation": [
+                    {"name": name, "data": data.evals[name].summary(), "before": before, "after": after}
+                    for name, before, after in measured
+                ],
+                "checks": [check._asdict() for check in checks],
+                "history": history,
+            }
         for each in measured:
             if len(measured) > 1:
-                print(f"\n{each.name}")
-            print(render_comparison(each.before, each.after))
-    if path is not None:
-        progress.line("Saved", str(path))
-    return FitResult(model, measured, history, checks, path)
+                progress.result(f"\n{each.name}")
+            progress.result(render_comparison(each.before, each.after))
+        if run is not None:
+            progress.line("Saved", str(_save(built, run, record, adapter)))
+        return FitResult(built, tuple(measured), history, checks, None if run is None else run.out)
 
 
-def _columns(data: Sources) -> Iterator[tuple[Column, Side | None]]:
-    """Every column, with what its items are."""
-    for own in (*(part.train for part in data.parts), *data.evals.values()):
-        if isinstance(own, Dataset):
-            yield from zip(own.columns, own.sides, strict=True)
-        else:
-            yield from ((own.queries, "query"), (own.corpus, "document"))
-
-
-def _save(model: EmbeddingModel, out: str | Path, record: Mapping[str, object], adapter: bool) -> Path:
+def _save(model: EmbeddingModel, run: Run, record: Mapping[str, object], adapter: bool) -> Path:
     def write(folder: Path) -> None:
         write_json(folder / TRAINING_FILE, record)
+        run.copy_into(folder)
         model.write_into(folder, adapter=adapter)
 
-    return write_folder(out, write)
+    return write_folder(run.out, write)

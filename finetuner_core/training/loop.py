@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -16,27 +16,21 @@ from finetuner_core.data.ahead import prepare_ahead
 from finetuner_core.data.augment import generator_of
 from finetuner_core.data.batches import MixedBatches
 from finetuner_core.errors import TrainingError
-from finetuner_core.interfaces import Prepared, Preprocess
+from finetuner_core.interfaces import Prepared
 from finetuner_core.modeling.dropout import use_fast_dropout
-from finetuner_core.modeling.embedding_model import EmbeddingModel, count_cut, warn_of_cut
+from finetuner_core.modeling.embedding_model import EmbeddingModel
 from finetuner_core.training.allocator import keep_freed_memory
-from finetuner_core.training.feed import ColumnFeed, Feed, feeds_of
+from finetuner_core.training.cut_texts import CutTexts
+from finetuner_core.training.feed import Feed, feeds_of
+from finetuner_core.training.keeping import Keeping
 from finetuner_core.training.objective import Objective
 from finetuner_core.training.optimizer import build_optimizer, learning_rate_factor
+from finetuner_core.training.randomness import seed_all
 from finetuner_core.training.settings import Schedule
+from finetuner_core.training.state import Epoch, Position, TrainingState
 from finetuner_core.training.step import Step
 
 logger = logging.getLogger("finetuner")
-
-
-class Epoch(TypedDict):
-    """One line of the history."""
-
-    epoch: int
-    loss: float
-    learning_rate: float  # in its last step
-    items_per_second: float
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -83,8 +77,11 @@ def train(
     on_step: Callable[[float, int], None] = lambda loss, items: None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     is_done: Callable[[int, int], bool] = lambda step, steps: False,
+    keeping: Keeping | None = None,
 ) -> list[Epoch]:
     """Trains a model in place.
+
+    A run that goes on from a checkpoint computes what it would have computed without its end, bit by bit.
 
     Args:
         model: on the device where it is to be trained.
@@ -96,6 +93,7 @@ def train(
         on_step: told the loss and the number of items of each step.
         on_epoch: told each epoch when it ends.
         is_done: asked after each step, with the number of steps done and of all, whether to end here.
+        keeping: puts back what a checkpoint holds, and writes further ones.
 
     Returns:
         The history, an entry for each epoch.
@@ -103,71 +101,76 @@ def train(
     Raises:
         DivergedError: if the loss or its gradient is no finite number.
         TrainingError: if there is not enough memory for a single item.
+        Interrupted: if it was asked to end, after a checkpoint.
     """
     keep_freed_memory()
     use_fast_dropout(model)
-    torch.manual_seed(plan.seed)
+    seed_all(plan.seed)
     batches = MixedBatches([objective.batches for objective in objectives], weights, plan.seed)
     steps = plan.epochs * batches.per_epoch
     losses = nn.ModuleList([objective.loss for objective in objectives])
     optimizer = build_optimizer(model, losses, plan.learning_rate, plan.weight_decay, new=model.new_parameters())
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate_factor(step, steps, plan.warmup, plan.schedule)
-    )
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
     step_of = Step(trained, model.device, plan.dtype, plan.chunk_size)
     feeds = feeds or [feeds_of(model, objective.data, plan.mirror) for objective in objectives]
-    cut = _Cut()
-    history: list[Epoch] = []
-    done, ended = 0, False
+    at, cut = Position(), CutTexts(feeds)
+    state = TrainingState(model, losses, optimizer, step_of.budget, feeds, cut, at, model.device)
+    if keeping is not None:
+        keeping.restore(state)
     model.train()
     for module in frozen:
         module.eval()
-    for number in range(1, plan.epochs + 1):
-        total, items, start = 0.0, 0, time.perf_counter()
-        with prepare_ahead(_batches(batches, number), _Prepare(feeds, plan.seed), plan.workers) as ahead:
+    while at.epoch <= plan.epochs and not (at.is_over and at.step == 0):
+        left = () if at.is_over else _batches(batches, at.epoch, at.step)
+        started = time.perf_counter()
+        with prepare_ahead(left, _Prepare(feeds, plan.seed), plan.workers) as ahead:
             for batch, prepared in ahead:
                 objective, own = objectives[batch.which], feeds[batch.which]
                 cut.see(own, prepared)
+                factor = learning_rate_factor(at.done, steps, plan.warmup, plan.schedule)
+                for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                    group["lr"] = rate * factor
+                at.learning_rate = rates[0] * factor
                 optimizer.zero_grad(set_to_none=True)
                 remembered = objective.buffers()
                 loss = step_of.backward(objective, own, prepared, batch.rows)
-                if not done:
+                if not at.done:
                     _warn_of_unreached(model)
                 norm = nn.utils.clip_grad_norm_(trained, plan.max_grad_norm or math.inf)
-                learning_rate = float(schedule.get_last_lr()[0])
                 if math.isfinite(loss) and math.isfinite(norm):
                     optimizer.step()
-                    total += loss * len(batch.rows)
-                    items += len(batch.rows)
+                    at.loss += loss * len(batch.rows)
+                    at.items += len(batch.rows)
                 elif plan.skip_bad_steps:
                     objective.restore(remembered)
                     logger.warning("%s; it is left out", _bad(loss, batch, objective))
                 else:
-                    raise DivergedError(_bad(loss, batch, objective), plan.learning_rate, done)
-                schedule.step()
-                done += 1
+                    raise DivergedError(_bad(loss, batch, objective), plan.learning_rate, at.done)
+                at.done, at.step = at.done + 1, at.step + 1
+                now = time.perf_counter()
+                at.seconds += now - started
                 on_step(loss, len(batch.rows))
-                paused = time.perf_counter()
-                ended = is_done(done, steps)
-                start += time.perf_counter() - paused  # what is measured in the middle is no training
-                if ended:
+                if keeping is not None:
+                    keeping.note(at, loss, len(batch.rows), now - started)
+                at.is_over = is_done(at.done, steps)
+                if keeping is not None:
+                    keeping.after_step(state, steps)
+                started = time.perf_counter()  # what is measured or written in the middle is no training
+                if at.is_over:
                     break
-        seconds = time.perf_counter() - start
         epoch = Epoch(
-            epoch=number,
-            loss=total / items if items else math.nan,
-            learning_rate=learning_rate,
-            items_per_second=items / seconds,
-            seconds=seconds,
+            epoch=at.epoch,
+            loss=at.loss / at.items if at.items else math.nan,
+            learning_rate=at.learning_rate,
+            items_per_second=at.items / at.seconds,
+            seconds=at.seconds,
         )
-        history.append(epoch)
+        at.end_epoch(epoch)
         on_epoch(epoch)
         cut.say_once()
-        if ended:
-            break
     model.eval()
-    return history
+    return at.history
 
 
 class _Batch(NamedTuple):
@@ -179,8 +182,9 @@ class _Batch(NamedTuple):
     rows: list[int]
 
 
-def _batches(batches: MixedBatches, epoch: int) -> Iterator[_Batch]:
-    for step, (which, rows) in enumerate(batches.epoch(epoch), 1):
+def _batches(batches: MixedBatches, epoch: int, done: int) -> Iterator[_Batch]:
+    """What is left of an epoch after so many steps."""
+    for step, (which, rows) in enumerate(batches.epoch(epoch, done), done + 1):
         yield _Batch(epoch, step, which, rows)
 
 
@@ -224,23 +228,3 @@ def _warn_of_unreached(model: nn.Module) -> None:
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None]
     if names:
         logger.warning("%s parameters get no gradient and stay as they are, such as %s", f"{len(names):,}", names[0])
-
-
-class _Cut:
-    """Counts the texts of the first epoch that were longer than the model reads, and says so when it is over."""
-
-    def __init__(self) -> None:
-        self.counts: dict[Preprocess, tuple[int, int]] = {}
-        self.said = False
-
-    def see(self, feeds: Sequence[Feed], prepared: Sequence[Sequence[Prepared]]) -> None:
-        for feed, items in zip(feeds, prepared, strict=True):
-            if not self.said and isinstance(feed, ColumnFeed):
-                cut, before = self.counts.get(feed.preprocess, (0, 0))
-                self.counts[feed.preprocess] = (cut + count_cut(feed.preprocess, items), before + len(items))
-
-    def say_once(self) -> None:
-        if not self.said:
-            for preprocess, (cut, items) in self.counts.items():
-                warn_of_cut(preprocess, cut, items)
-        self.said = True

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -106,6 +107,20 @@ class GraphBudget:
         """To be called when memory ran out after all."""
         free = free_memory(self.device) if self.bytes is None else self.bytes
         self.bytes = (free or 2**30) // 2
+
+    def numbers(self, encoders: Sequence[nn.Module]) -> dict[str, Any]:
+        """What was decided and measured so far, for each of some encoders in their order."""
+        return {
+            "bytes": self.bytes,
+            "longest": [self._longest.get(encoder) for encoder in encoders],
+            "per_token": [self._per_token.get(encoder) for encoder in encoders],
+        }
+
+    def restore(self, numbers: Mapping[str, Any], encoders: Sequence[nn.Module]) -> None:
+        """Decides as it did then."""
+        self.bytes = numbers["bytes"]
+        for kept, name in ((self._longest, "longest"), (self._per_token, "per_token")):
+            kept.update({own: value for own, value in zip(encoders, numbers[name], strict=True) if value is not None})
 
     def _measured(self, work: Work, dtype: torch.dtype) -> float:
         position = work.chunks[0][0]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
@@ -13,8 +13,9 @@ from finetuner_core.data.report import describe
 from finetuner_core.data.sources import Sources
 from finetuner_core.modeling.embedding_model import EmbeddingModel
 from finetuner_core.training.best import Check
-from finetuner_core.training.loop import Epoch, Plan
-from finetuner_core.values import OptionValue
+from finetuner_core.training.loop import Plan
+from finetuner_core.training.state import Epoch
+from finetuner_core.values import OptionValue, printable
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -25,22 +26,31 @@ class Progress:
 
     Args:
         quiet: whether to show nothing at all.
+        log: gets all that is said, also where nothing is shown.
     """
 
-    def __init__(self, *, quiet: bool) -> None:
+    def __init__(self, *, quiet: bool, log: Callable[[str], None] | None = None) -> None:
         self.quiet = quiet
+        self._log = log or (lambda text: None)
+        self._first = 0  # steps of the epoch that were done in an earlier process
         self._bar: tqdm[NoReturn] | None = None
         self._steps = self._epochs = self._items = 0
 
     def line(self, label: str, text: str) -> None:
         """One line that says one thing."""
+        text = printable(f"{label:<9} {text}")
+        self._log(text)
         if not self.quiet:
-            print(f"{label:<9} {text}", file=sys.stderr)
+            print(text, file=sys.stderr)
+
+    def result(self, text: str) -> None:
+        """What the run was for, on stdout."""
+        self._log(text)
+        if not self.quiet:
+            print(text)
 
     def data(self, data: Sources, batches: Sequence[ClassBatches | PairBatches]) -> None:
         """What was recognised in the data."""
-        if self.quiet:
-            return
         for word, text in describe(data):
             self.line(word, text)
         for own in batches:
@@ -86,6 +96,11 @@ class Progress:
         if plan.mirror is not None:
             self.line("Images", f"cropped{' and mirrored' if plan.mirror else ''} at random (--augment none: not)")
 
+    def goes_on(self, position: Mapping[str, Any]) -> None:
+        """The run goes on where a checkpoint was written."""
+        self._first = position["step"]
+        self.line("Resumed", f"after step {position['done']:,}, in epoch {position['epoch']}")
+
     def filling(self, done: int, items: int) -> None:
         """So many items of what is frozen were computed."""
         if self.quiet:
@@ -106,8 +121,8 @@ class Progress:
         if self.quiet:
             return
         if self._bar is None:
-            self._bar = self._new_bar(self._steps, "step")
-            self._items = 0
+            self._bar = self._new_bar(self._steps, "step", self._first)
+            self._items = self._first = 0
         self._items += items
         rate = self._items / max(self._bar.format_dict["elapsed"], 1e-9)
         self._bar.set_postfix_str(f"loss {loss:.4f}, {rate:,.0f} items/s", refresh=False)
@@ -132,11 +147,11 @@ class Progress:
         """The weights of an evaluation are those that are kept."""
         self.line("Kept", f"the weights of step {check.step:,}, at {check.value:.4f} the best")
 
-    def _new_bar(self, total: int, unit: str) -> tqdm[NoReturn]:
+    def _new_bar(self, total: int, unit: str, first: int = 0) -> tqdm[NoReturn]:
         from tqdm import tqdm
 
         # disable=None: no bar where the output is a file, in which it would fill thousands of lines.
-        return tqdm(total=total, unit=unit, leave=False, disable=None)
+        return tqdm(total=total, initial=first, unit=unit, leave=False, disable=None)
 
     def _close(self) -> None:
         if self._bar is not None:

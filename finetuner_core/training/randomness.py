@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +22,17 @@ class RandomState(NamedTuple):
 
     cpu: Tensor
     device: Tensor | None
+
+
+def seed_all(seed: int) -> None:
+    """Has all random numbers follow from a seed: PyTorch's, and those that others draw (a miner of a plugin).
+
+    Args:
+        seed: from 0 to 2**64 - 1.
+    """
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed([seed % 2**32, seed // 2**32])
 
 
 def random_state(device: torch.device) -> RandomState:

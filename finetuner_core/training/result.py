@@ -9,7 +9,7 @@ from typing import NamedTuple
 from finetuner_core.evaluation.result import Evaluation
 from finetuner_core.modeling.embedding_model import EmbeddingModel
 from finetuner_core.training.best import Check
-from finetuner_core.training.loop import Epoch
+from finetuner_core.training.state import Epoch
 
 
 class Measured(NamedTuple):

@@ -26,7 +26,7 @@ from finetuner_core.errors import DataError, FolderError, OptionError, PluginErr
 from finetuner_core.interfaces import Batch
 from finetuner_core.losses.infonce import InfoNCELoss
 from finetuner_core.modeling.build import build_model, load
-from finetuner_core.training import fit as fit_module
+from finetuner_core.training import wanted as wanted_module
 from finetuner_core.training.fit import fit
 from finetuner_core.training.result import FitResult
 
@@ -130,7 +130,8 @@ def test_it_learns_to_search_and_saves_what_it_learnt(case: str, tmp_path: Path)
     # The folder holds nothing that could be run, and the model that was trained.
     assert result.path == tmp_path / "model"
     files = {str(file.relative_to(result.path)) for file in result.path.rglob("*") if file.is_file()}
-    assert {Path(file).suffix for file in files} == {".json", ".safetensors"}
+    files -= {"run/metrics.jsonl", "run/log.txt"}
+    assert {Path(file).suffix for file in files} == {".json", ".md", ".safetensors"}
     saved = load(result.path)
     assert all(torch.equal(tensor, saved.state_dict()[key]) for key, tensor in result.model.state_dict().items())
     # Nothing else was left beside it.
@@ -384,7 +385,7 @@ class TestImages:
     ) -> None:
         folder = image_folder(tmp_path)
         bad = self.spoil(folder)
-        monkeypatch.delattr(fit_module, "build_model")
+        monkeypatch.delattr(wanted_module, "build_model")
         with pytest.raises(DataError, match=f"{bad}.*cannot be read") as caught:
             fit("pixels", folder, **FAST)
         assert "--skip-bad-items" in str(caught.value)
@@ -426,7 +427,7 @@ class TestBeforeTheModelIsLoaded:
 
     @pytest.fixture(autouse=True)
     def _model_must_not_be_loaded(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delattr(fit_module, "build_model")
+        monkeypatch.delattr(wanted_module, "build_model")
 
     def refuses(self, error: type[Exception], words: str, tmp_path: Path, **given: Any) -> None:
         before = sorted(tmp_path.rglob("*"))
@@ -737,7 +738,7 @@ class TestInTheMiddle:
     def test_no_metric_is_refused_before_the_model_is_loaded(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.delattr(fit_module, "build_model")
+        monkeypatch.delattr(wanted_module, "build_model")
         with pytest.raises(OptionError, match='There is no metric "recal@5"'):
             fit("letters", labelled_texts(tmp_path), metrics=["recal@5"], **FAST)
 

@@ -24,8 +24,9 @@ from finetuner_core.losses.infonce import InfoNCELoss
 from finetuner_core.modeling.build import build_model
 from finetuner_core.modeling.embedding_model import EmbeddingModel
 from finetuner_core.training.feed import feeds_of
-from finetuner_core.training.loop import Epoch, Plan, train
+from finetuner_core.training.loop import Plan, train
 from finetuner_core.training.objective import Objective
+from finetuner_core.training.state import Epoch
 from finetuner_core.training.step import Step
 
 pytestmark = pytest.mark.usefixtures("acme")

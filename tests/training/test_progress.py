@@ -11,8 +11,9 @@ import torch
 
 from finetuner_core.modeling.build import build_model
 from finetuner_core.training.best import Check
-from finetuner_core.training.loop import Epoch, Plan
+from finetuner_core.training.loop import Plan
 from finetuner_core.training.progress import Progress
+from finetuner_core.training.state import Epoch
 
 EPOCH = Epoch(epoch=2, loss=0.12345, learning_rate=1e-3, items_per_second=12345.6, seconds=3.21)
 
