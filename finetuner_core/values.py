@@ -38,6 +38,9 @@ RESERVED_OPTIONS = ("name", "pretrained", "pooling", "pooling_options", "output_
 _NAMESPACE = re.compile(r"[a-z][a-z0-9_-]*")
 _NAME = re.compile(r"\S+")
 
+# Control characters of both sets, those that say which way letters run, and halves of letters, which cannot be written.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
 
 def is_namespace(text: str) -> bool:
     """Whether `text` can be a plugin's namespace: lower-case letters, digits, `-` and `_`, a letter first."""
@@ -66,6 +69,17 @@ def quote(value: object) -> str:
     if not text.isprintable():
         text = text.encode("unicode_escape").decode()
     return f'"{text if len(text) <= 120 else text[:58] + "..." + text[-59:]}"'
+
+
+def printable(text: str) -> str:
+    r"""A text for a terminal, in which nothing is left that could move its cursor, colour it, or turn its letters round.
+
+    Newlines and tabs stay. What a file holds may stand in a text: a header, a label, the name of a file.
+
+    >>> printable("a\x1b[31mb")
+    'a\\x1b[31mb'
+    """
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def listed(names: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ import pytest
 import finetuner_core
 
 CORE = Path(finetuner_core.__file__).parent
-CONTRACT = ("values", "errors", "hookspecs", "interfaces", "plugin", "builtin")
+CONTRACT = ("values", "errors", "hookspecs", "interfaces", "plugin", "builtin", "untrusted")
 # `finetuner_core` is the package itself, whose public names the command line calls.
 ORDER = (
     "contract",
@@ -20,6 +20,7 @@ ORDER = (
     "data",
     "modeling",
     "encoding",
+    "export",
     "losses",
     "evaluation",
     "mining",

@@ -9,9 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from finetuner_core.errors import FolderError
+from finetuner_core.untrusted import read_json
 from finetuner_core.values import quote
 
 FILE = "finetuner.json"
+RUN = "run"
+"""The folder in that of a saved model that tells of the run that it comes from."""
 
 _SUFFIXES = frozenset({".json", ".safetensors"})
 
@@ -24,8 +27,12 @@ def is_saved_model(path: str | Path) -> bool:
         return False
 
 
-def check_writable(path: str | Path) -> Path:
+def check_writable(path: str | Path, mark: str = FILE) -> Path:
     """Whether a model can be written to `path`, asked before the work that it would cost.
+
+    Args:
+        path: the folder that is to be.
+        mark: the file that names all others of such a folder, so that one may be replaced and nothing else.
 
     Raises:
         FolderError: if there is something that is no saved model, or no right to write.
@@ -36,7 +43,7 @@ def check_writable(path: str | Path) -> Path:
             raise FolderError(f"{path} is a file; a model is written into a folder.")
         if path in (Path.cwd(), *Path.cwd().parents):
             raise FolderError(f"{path} is the folder that you are in, or above it.\nGive a folder of its own.")
-        if strange := _strangers(path):
+        if strange := _strangers(path, mark):
             raise FolderError(
                 f"{path} holds something else than a saved model: {strange[0].relative_to(path)}.\n"
                 "Choose a new folder, or empty that one."
@@ -63,7 +70,25 @@ def write_folder(path: str | Path, write: Callable[[Path], None]) -> Path:
         FolderError: if there is something that is no saved model, the disk refuses, or what was written is neither
             safetensors nor JSON.
     """
-    path = check_writable(path)
+
+    def checked(new: Path) -> None:
+        write(new)
+        if strange := [file.name for file in new.rglob("*") if file.is_file() and not _is_allowed(file, new)]:
+            raise FolderError(f"The backbone's plugin wrote {', '.join(strange)}; allowed are JSON and safetensors.")
+
+    return replace_folder(check_writable(path), checked)
+
+
+def replace_folder(path: Path, write: Callable[[Path], None]) -> Path:
+    """Writes a folder beside its place and renames it into it, whatever was there before.
+
+    Args:
+        path: where it is to be; absolute, and asked for by `check_writable`.
+        write: writes its files into an empty folder that it is given.
+
+    Raises:
+        FolderError: if the disk refuses.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
@@ -71,11 +96,6 @@ def write_folder(path: str | Path, write: Callable[[Path], None]) -> Path:
             new.mkdir()
             write(new)
             _give_usual_rights(new)
-            strange = [file.name for file in new.rglob("*") if file.is_file() and file.suffix not in _SUFFIXES]
-            if strange:
-                raise FolderError(
-                    f"The backbone's plugin wrote {', '.join(strange)}; allowed are JSON and safetensors."
-                )
             if path.exists():
                 path.rename(old)
             try:
@@ -89,11 +109,16 @@ def write_folder(path: str | Path, write: Callable[[Path], None]) -> Path:
     return path
 
 
-def _strangers(path: Path) -> list[Path]:
+def _is_allowed(file: Path, folder: Path) -> bool:
+    """Whether a saved model has such a file: nothing that is executed, a card for people, and how the run went."""
+    return file.suffix in _SUFFIXES or file == folder / "README.md" or file.parent == folder / RUN
+
+
+def _strangers(path: Path, mark: str) -> list[Path]:
     """Files of a folder that no saved model has left there, and that replacing the folder would lose."""
     files = sorted(file for file in path.rglob("*") if not file.is_dir()) if path.is_dir() else []
     try:
-        own = {path / FILE, *(path / name for name in json.loads((path / FILE).read_text("utf-8"))["files"])}
+        own = {path / mark, *(path / name for name in read_json(path / mark)["files"])}
     except (OSError, ValueError, KeyError, TypeError):
         own = set()
     return [file for file in files if file not in own]

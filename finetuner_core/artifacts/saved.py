@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from finetuner_core.artifacts.folder import FILE, is_saved_model, write_json
 from finetuner_core.catalogue.names import is_path, resolve
 from finetuner_core.catalogue.registry import catalogue
 from finetuner_core.errors import FolderError, OptionError
+from finetuner_core.untrusted import check_folder, read_json
 from finetuner_core.values import SIDES, BackboneInfo, Modality, OptionValue, quote
 
 FORMAT_VERSION = 1
@@ -92,8 +92,10 @@ def read_saved(folder: Path) -> SavedModel | SavedTowers:
     """Reads `finetuner.json`.
 
     Raises:
-        FolderError: if it is not there, not readable, or of a newer format.
+        FolderError: if it is not there, not readable, or of a newer format, or a file of the folder leads out of it.
     """
+    if is_saved_model(folder):
+        check_folder(folder, saved=True)
     content = _read(folder)
     if "towers" not in content:
         return _saved_model(folder, content)
@@ -135,7 +137,7 @@ def _read(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         raise FolderError(f"{folder} holds no saved model: there is no {FILE} in it.")
     with _readable(file):
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        content: dict[str, Any] = read_json(file, strict=True)
         version = content["format_version"]
     if version != FORMAT_VERSION:
         raise FolderError(
@@ -153,10 +155,17 @@ def _saved_model(folder: Path, content: Mapping[str, Any]) -> SavedModel:
         width = content["projection_dim"]
         if width is not None and (type(width) is not int or width < 1):
             raise FolderError(f"{file} is not valid: projection_dim is {quote(width)}, no positive whole number.")
-        base = Base(**content["base"]) if "base" in content else None
+        base = _base(content["base"]) if "base" in content else None
         # Folders of 0.1.0 have none.
         options = dict(content.get("pooling_options", {}))
     return SavedModel(info, content["pooling"], options, width, base)
+
+
+def _base(content: Mapping[str, Any]) -> Base:
+    base = Base(**content)
+    if not isinstance(base.name, str) or not isinstance(base.options, dict) or not isinstance(base.sha256, str):
+        raise ValueError(f"base is {quote(content)}, not a name, options and a checksum")
+    return base
 
 
 @contextlib.contextmanager

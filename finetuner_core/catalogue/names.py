@@ -11,6 +11,7 @@ from pathlib import Path
 from finetuner_core.catalogue.discovery import BUILTIN_NAMESPACE, Plugin
 from finetuner_core.catalogue.registry import Catalogue, call
 from finetuner_core.errors import FinetunerError, PluginError, UnknownNameError
+from finetuner_core.untrusted import check_folder
 from finetuner_core.values import BackboneInfo, near, quote
 
 # What a person is told to install for which kind of data, where no plugin knows the name.
@@ -101,6 +102,8 @@ def resolve(catalogue: Catalogue, name: str) -> BackboneInfo:
 
 
 def _ask(plugin: Plugin, name: str) -> BackboneInfo | None:
+    if is_path(name):
+        check_folder(Path(os.path.expanduser(name)))  # noqa: PTH111 - Path's raises where there is no such user
     row = call(plugin, "find_backbone", name=name)
     if row is None:
         return None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
-from threading import Lock
+from threading import Lock, RLock
 from typing import TYPE_CHECKING
 
 from finetuner_core.data.silence import without_warnings
@@ -21,7 +22,13 @@ if TYPE_CHECKING:
 
 _GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B"})
 
-_decoding = Lock()
+# Pillow gives these to another program (Ghostscript), or to whatever has registered itself for them.
+_FOREIGN = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
+
+# Images of more pixels are decoded one at a time. Pillow refuses those of more than 2 * PIL.Image.MAX_IMAGE_PIXELS.
+_LARGE = 1 << 25
+
+_decoding, _decoding_large = Lock(), RLock()
 
 # A `Path` keeps one of the two slashes.
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://|(https?|s3|gs|ftp|file):/|data:(image/|;)", re.IGNORECASE)
@@ -94,7 +101,10 @@ def opened(item: object) -> Iterator[Image]:
                 yield item
             else:
                 with Image.open(_file(item)) as image:
-                    yield image
+                    if image.format in _FOREIGN:
+                        raise ValueError(f"it is {image.format}, which Pillow does not read itself")
+                    with _decoding_large if image.width * image.height > _LARGE else nullcontext():
+                        yield image
     except (OSError, ValueError, SyntaxError, AssertionError, Image.DecompressionBombError) as error:
         raise DataError(f"{_named(item)} cannot be read: {_reason(error)}") from None
 
@@ -123,6 +133,10 @@ def upright(image: Image) -> Image:
 def _file(item: str | Path | bytes | TarSlice) -> str | Path | BytesIO:
     """What Pillow opens."""
     content = item.read() if isinstance(item, TarSlice) else item
+    if isinstance(content, str | Path):
+        kind = Path(content).stat().st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+            raise ValueError("it is no file, but a device or a pipe")
     return BytesIO(content) if isinstance(content, bytes) else content
 
 

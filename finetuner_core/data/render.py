@@ -8,7 +8,7 @@ from textwrap import fill
 from tabulate import tabulate
 
 from finetuner_core.data.report import ColumnReport, Lengths, PartReport, Report
-from finetuner_core.values import quote
+from finetuner_core.values import printable, quote
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 100
@@ -35,7 +35,7 @@ def render(report: Report) -> str:
             if problem.kind == kind
         ]
     lines.append("Training would fail." if report.fails else "Nothing stands in the way of training.")
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def _part(part: PartReport) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,9 @@ from finetuner_core.evaluation.resampling import Interval, bootstrap, sign_flip
 from finetuner_core.values import near, quote
 
 _AT_A_TIME = 4096
+
+# Also as East Asian keyboards write the four signs.
+_FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")
 
 
 class Evaluation(dict[str, float]):
@@ -85,6 +89,9 @@ class Evaluation(dict[str, float]):
     def write(self, path: str | Path) -> Path:
         """Writes a row for each query: its id, what it is where that is a text or a file, and its value of each metric.
 
+        In a `.csv`, which spreadsheets open, a text that these would compute (`=...`, `+...`, `-...`, `@...`) gets an
+        apostrophe before it (https://owasp.org/www-community/attacks/CSV_Injection); a `.jsonl` has it as it is.
+
         With parts, whose rows follow, the first column says which part a row is of.
 
         Args:
@@ -100,7 +107,7 @@ class Evaluation(dict[str, float]):
             with scratch.open("w", encoding="utf-8", newline="") as stream:
                 if file.suffix == ".csv":
                     header = dict.fromkeys(name for row in self._rows() for name in row) if self.parts else None
-                    rows = self._rows()
+                    rows = map(_no_formulas, self._rows())
                     first = next(rows)
                     writer = csv.DictWriter(stream, list(header or first), lineterminator="\n")
                     writer.writeheader()
@@ -128,6 +135,11 @@ class Evaluation(dict[str, float]):
                 )
         for name, each in self.parts.items():
             yield from each._rows(f"{part} {name}".strip())
+
+
+def _no_formulas(row: Mapping[str, object]) -> dict[str, object]:
+    """A row in which no text is a formula to a spreadsheet; numbers, which are ours, may be below zero."""
+    return {name: f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell for name, cell in row.items()}
 
 
 class Gain(NamedTuple):

@@ -11,6 +11,7 @@ from pathlib import Path
 from finetuner_core.data.dataset import PLURAL
 from finetuner_core.mining.task import Task
 from finetuner_core.mining.work import Work
+from finetuner_core.values import printable
 
 _REASONS = {
     "known": "known to belong to the query",
@@ -71,7 +72,7 @@ class Progress:
     def line(self, label: str, text: str) -> None:
         """One line that says one thing."""
         if not self.quiet:
-            print(f"{label:<9} {text}", file=sys.stderr)
+            print(printable(f"{label:<9} {text}"), file=sys.stderr)
 
     def task(self, task: Task, skipped: int) -> None:
         """What was recognised in the data."""

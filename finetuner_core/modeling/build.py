@@ -21,7 +21,7 @@ from finetuner_core.interfaces import FeatureExtractor, LoadedBackbone, Pooling
 from finetuner_core.modeling.embedding_model import EmbeddingModel
 from finetuner_core.modeling.encoder import Encoder
 from finetuner_core.modeling.tower import Tower
-from finetuner_core.values import BackboneInfo, Modality, PoolingInfo, near, quote, resolve_options
+from finetuner_core.values import BackboneInfo, Modality, PoolingInfo, is_namespace, near, quote, resolve_options
 
 logger = logging.getLogger("finetuner")
 
@@ -164,8 +164,12 @@ def _load_tower(folder: Path, saved: SavedModel) -> Tower:
     namespace = saved.info.namespace
     if namespace not in {plugin.namespace for plugin in catalogue().plugins}:
         raise PluginError(
-            f'{folder} needs the plugin "{namespace}", which is not installed.\n'
-            f"Install it: pip install finetuner-{namespace}"
+            f"{folder} needs the plugin {quote(namespace)}, which is not installed.\n"
+            + (
+                f"Install it: pip install finetuner-{namespace}"
+                if is_namespace(namespace)
+                else "No plugin has such a name."
+            )
         )
     name = f"{namespace}/{folder}" if saved.base is None else saved.base.name
     try:

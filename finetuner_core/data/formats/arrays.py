@@ -16,6 +16,9 @@ from finetuner_core.values import listed, quote
 
 _AT_ONCE = 1 << 20
 
+# Bytes that any packed archive may have in memory; beyond, a hundred times its own.
+_UNPACKED, _RATIO = 1 << 30, 100
+
 
 def read(path: Path) -> Table:
     """Reads an `.npz` archive; what `numpy.savez` wrote stays in its file until it is asked for.
@@ -34,7 +37,10 @@ def read(path: Path) -> Table:
         raise DataError(f"{path} is no .npz archive, or not a whole one.\nnumpy.savez(path, vectors=...) writes one.")
     try:
         with zipfile.ZipFile(path) as archive:
+            _check_size(path, archive)
             found = {member.filename: _array(path, archive, member) for member in archive.infolist()}
+    except DataError:
+        raise
     except Exception as error:  # numpy, zipfile and zlib each raise their own kinds for a file that is damaged
         raise DataError(
             f"{path} cannot be read as .npz: {error}\n"
@@ -70,8 +76,32 @@ def _array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.
             if array is not None:
                 return array
     with archive.open(member) as stream:
+        _check_shape(member, stream)
+    with archive.open(member) as stream:
         # Without pickles nothing in the archive can run.
         return np.asarray(npy.read_array(stream, allow_pickle=False))
+
+
+def _check_size(path: Path, archive: zipfile.ZipFile) -> None:
+    """Refuses an archive that unpacks to much more than any numbers do: packed arrays are unpacked into memory."""
+    size, most = path.stat().st_size, max(_UNPACKED, _RATIO * path.stat().st_size)
+    packed = sum(member.file_size for member in archive.infolist() if member.compress_type != zipfile.ZIP_STORED)
+    if packed > most:
+        raise DataError(
+            f"{path} has {size:,} bytes and unpacks to {packed:,} in memory, where {most:,} are allowed.\n"
+            "If they are yours, write them with numpy.savez, which does not pack: they then stay on the disk."
+        )
+
+
+def _check_shape(member: zipfile.ZipInfo, stream: IO[bytes]) -> None:
+    """Refuses a shape for which the member has not the bytes, before there is memory for it."""
+    version = npy.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        return  # of names beyond Latin-1, which numpy reads itself
+    shape, _, dtype = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(stream)
+    size = dtype.itemsize * int(np.prod(shape, dtype=object))
+    if not dtype.hasobject and stream.tell() + size != member.file_size:
+        raise ValueError(f"{member.filename} has {member.file_size - stream.tell():,} bytes, its shape needs {size:,}")
 
 
 def _map(path: Path, member: zipfile.ZipInfo, stream: IO[bytes], version: tuple[int, int]) -> np.ndarray | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,10 +18,14 @@ from finetuner_core.data.formats.arrow import columns_of
 from finetuner_core.data.formats.spool import spool
 from finetuner_core.data.tables import Table
 from finetuner_core.errors import DataError
+from finetuner_core.untrusted import read_json
 from finetuner_core.values import listed, quote
 
 # So many rows of a Parquet file are unpacked at a time, or fewer that have so many bytes.
 _ROWS, _BYTES = 4096, 1 << 24
+
+# Bytes that any file's rows may have once they are unpacked; beyond, a thousand times its own.
+_UNPACKED, _RATIO = 1 << 30, 1000
 
 # Where pandas keeps the names of rows.
 _INDEX = re.compile(r"__index_level_\d+__")
@@ -40,7 +43,7 @@ def read_parquet(path: Path) -> Table:
         groups = [file.metadata.row_group(place).total_byte_size for place in range(file.num_row_groups)]
         rows = file.metadata.num_rows * _BYTES // max(1, sum(groups))
         batches = file.iter_batches(max(1, min(_ROWS, rows)))
-        return table_of(_spool(file.schema_arrow, _checked(batches)), path)
+        return table_of(_spool(file.schema_arrow, _bounded(path, _checked(batches))), path)
 
 
 def read_arrow(path: Path) -> Table:
@@ -81,7 +84,7 @@ def read_saved_dataset(folder: Path) -> Table:
 
 def _described(folder: Path, file: str, what: str) -> list[Any]:
     with _reading(folder / file, "what save_to_disk writes"):
-        return list(json.loads((folder / file).read_text("utf-8"))[what])
+        return list(read_json(folder / file)[what])
 
 
 def read_named(name: str) -> Table:
@@ -182,7 +185,7 @@ def _map(path: Path) -> pa.Table:
             return reader.schema.empty_table()
         if _is_within(first, whole):
             return pa.Table.from_batches(chain([first], batches))
-        return _spool(reader.schema, chain([first], batches))
+        return _spool(reader.schema, _bounded(path, chain([first], batches)))
 
 
 def _batches(reader: Any) -> Iterator[pa.RecordBatch]:
@@ -201,6 +204,19 @@ def _checked(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Batches, each of which can be read to its end: what a damaged file says of its cells may point anywhere."""
     for batch in batches:
         batch.validate(full=True)
+        yield batch
+
+
+def _bounded(path: Path, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Batches up to a size that data have: a file can say of one row that it stands there a billion times."""
+    most, size = max(_UNPACKED, _RATIO * path.stat().st_size), 0
+    for batch in batches:
+        size += batch.nbytes
+        if size > most:
+            raise DataError(
+                f"{path} has {path.stat().st_size:,} bytes and unpacks to more than {most:,}, as no data do.\n"
+                "If they are yours and you have the room, write them as .arrow without compression."
+            )
         yield batch
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from finetuner_core.data.formats.arrow import columns_of
 from finetuner_core.data.formats.spool import spool
-from finetuner_core.data.formats.text import open_text, suffix_of
+from finetuner_core.data.formats.text import LONGEST_LINE, open_text, suffix_of
 from finetuner_core.data.formats.well_formed import read_well_formed
 from finetuner_core.data.tables import Table
 from finetuner_core.errors import DataError
@@ -35,7 +35,7 @@ def read_delimited(path: Path, encoding: str | None = None) -> Table:
     Raises:
         DataError: if a row does not fit the header, or the file is empty or no CSV; with its line.
     """
-    csv.field_size_limit(2**31 - 1)
+    csv.field_size_limit(LONGEST_LINE)
     delimiter = "\t" if suffix_of(path) == ".tsv" else _find_delimiter(path, encoding)
 
     def rows() -> Rows:

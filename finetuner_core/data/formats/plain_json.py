@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pyarrow.json
 import pyarrow.types as kinds
 
 from finetuner_core.data.formats.spool import spool
+from finetuner_core.data.formats.text import LONGEST_LINE
 
 _BLOCK = 1 << 22
 
@@ -55,7 +57,7 @@ def _count(path: Path) -> int | None:
     """How many lines begin and end as an object does; None where any other does not."""
     objects = 0
     with path.open("rb") as stream:
-        for line in stream:
+        for line in iter(partial(stream.readline, LONGEST_LINE), b""):
             text = line.rstrip(b"\r\n")
             if not text:
                 continue

@@ -36,6 +36,9 @@ _ABOUT = re.compile(r"__[^/]*__($|/)")
 
 _PACKED = {b"\x1f\x8b": "gzip -d", b"BZh": "bzip2 -d", b"\xfd7zXZ": "xz -d", b"\x28\xb5\x2f\xfd": "zstd -d"}
 
+# Bytes of a text or of JSON, which are held in memory; an image stays where it is.
+_LARGEST_TEXT = 1 << 26
+
 # More different extensions than any data set has: there a dot is part of the samples' names.
 _COLUMNS = 1000
 
@@ -271,6 +274,10 @@ def _scan(tar: tarfile.TarFile, stream: IO[bytes]) -> Iterator[_Member]:
             continue
         content = None
         if match[2].lower().rpartition(".")[2] in _READ:
+            if found.size > _LARGEST_TEXT:
+                raise ValueError(
+                    f"{found.name} has {found.size:,} bytes, no text of a sample more than {_LARGEST_TEXT:,}"
+                )
             stream.seek(found.offset_data)
             content = stream.read(found.size)
         yield _Member(match[1], match[2], found.offset_data, found.size, content)

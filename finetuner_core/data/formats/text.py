@@ -9,6 +9,7 @@ import lzma
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 from typing import TypeAlias
@@ -17,6 +18,14 @@ from finetuner_core.errors import DataError, OptionError
 from finetuner_core.values import quote
 
 PACKED = (".gz", ".bz2", ".xz")
+
+LONGEST_LINE = 1 << 26
+"""Letters. A line is held in memory as a whole, which no text and no vector needs more of."""
+
+_UNPACKED = 1 << 30
+"""Letters that any packed file may have; beyond, a hundred times its bytes. Texts pack to a tenth, zeros to nothing."""
+
+_RATIO = 100
 
 Packed: TypeAlias = gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile | BufferedReader
 
@@ -33,7 +42,8 @@ def open_text(path: Path, encoding: str | None = None) -> Iterator[Iterator[str]
 
     Raises:
         OptionError: if there is no such encoding.
-        DataError: within it, if the file is damaged or holds something else than text.
+        DataError: within it, if the file is damaged or holds something else than text, a line is longer than
+            `LONGEST_LINE`, or what is packed is so much that it can only be meant to fill the disk.
     """
     with _open(path) as stream:
         try:
@@ -49,10 +59,11 @@ def open_text(path: Path, encoding: str | None = None) -> Iterator[Iterator[str]
                 f"{path}{place}: the byte {byte} is no {error.encoding.upper()} text.\n"
                 "Say how it is encoded, such as --encoding cp1252, or save it as UTF-8."
             ) from None
-        except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        except (EOFError, MemoryError, OSError, zlib.error, lzma.LZMAError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # of the disk, and not of what is packed
-            raise DataError(f"{path} cannot be unpacked: {error}.\nIt is damaged, or not whole.") from None
+            reason = "it asks for more memory than there is" if isinstance(error, MemoryError) else error
+            raise DataError(f"{path} cannot be unpacked: {reason}.\nIt is damaged, or not whole.") from None
 
 
 def suffix_of(path: Path) -> str:
@@ -75,7 +86,17 @@ def _open(path: Path) -> Packed:
 
 
 def _lines(stream: TextIOWrapper, path: Path) -> Iterator[str]:
-    for number, line in enumerate(stream, 1):
+    most = max(_UNPACKED, _RATIO * path.stat().st_size) if path.suffix.lower() in PACKED else None
+    letters = 0
+    for number, line in enumerate(iter(partial(stream.readline, LONGEST_LINE), ""), 1):
+        letters += len(line)
+        if most is not None and letters > most:
+            raise DataError(
+                f"{path} has {path.stat().st_size:,} bytes and unpacks to more than {most:,} letters, as no data do.\n"
+                "If they are yours and you have the room, unpack the file and give what comes out."
+            )
+        if len(line) == LONGEST_LINE:
+            raise DataError(f"{path}, line {number} has {LONGEST_LINE:,} letters or more, which is no line of a table.")
         if "\0" in line:
             # Every other byte of most texts in UTF-16 is zero.
             wide = 3 * line.count("\0") > len(line)
@@ -97,7 +118,7 @@ def _find(path: Path, error: UnicodeDecodeError) -> tuple[str, str]:
     """Where the byte stands, as far as it can be told, and the byte."""
     if not error.encoding.startswith("utf-16"):
         with _open(path) as stream:
-            for number, line in enumerate(stream, 1):
+            for number, line in enumerate(iter(partial(stream.readline, LONGEST_LINE), b""), 1):
                 try:
                     line.decode(error.encoding)
                 except UnicodeDecodeError as found:

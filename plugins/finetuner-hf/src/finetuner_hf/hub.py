@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -20,7 +19,8 @@ from transformers.utils.hub import cached_file
 
 from finetuner_core.catalogue.names import is_path
 from finetuner_core.plugin import BackboneInfo, WeightsError
-from finetuner_core.values import near
+from finetuner_core.untrusted import read_json as read
+from finetuner_core.values import near, quote
 from finetuner_hf.families import families
 from finetuner_hf.refusals import of_timm, why_not_opened
 from finetuner_hf.rows import ROWS
@@ -79,7 +79,36 @@ def read_config(name: str) -> PreTrainedConfig:
     if has_own_code(config) and not all(hasattr(transformers, kind) for kind in config.architectures or ()):
         # Its authors gave it the name of another model, whose network would take its weights and be wrong.
         raise own_code(name)
+    _check_config(name, config)
     return config
+
+
+def _check_config(name: str, config: PreTrainedConfig) -> None:
+    """Refuses what transformers would do beside opening a network: fetch a kernel, which is code, or an adapter.
+
+    Raises:
+        WeightsError: if the repository asks for it.
+    """
+    for text in _kernels(config):
+        raise WeightsError(
+            f"{name} asks for the attention {quote(text)}, code of another repository, which finetuner-hf never runs.\n"
+            "Take attn_implementation out of its config.json; the network computes the same without."
+        )
+    # Its settings can name modules to import.
+    if _path(name, "adapter_config.json") is not None:
+        raise WeightsError(
+            f"{name} holds an adapter of PEFT (adapter_config.json) beside its network, which is not opened.\n"
+            "Merge it with PEFT (merge_and_unload) and save the result, or take that file out."
+        )
+
+
+def _kernels(config: PreTrainedConfig) -> Iterator[str]:
+    """Implementations of attention and the like that a configuration, or one in it, takes from a repository."""
+    for key, value in vars(config).items():
+        if isinstance(value, PreTrainedConfig):
+            yield from _kernels(value)
+        elif isinstance(value, str) and key.endswith("_implementation_internal") and not value.isidentifier():
+            yield value
 
 
 def has_own_code(config: PreTrainedConfig) -> bool:
@@ -105,7 +134,7 @@ def read_json(name: str, file: str) -> dict[str, object] | list[dict[str, object
     if path is None:
         return None
     try:
-        content: dict[str, object] | list[dict[str, object]] = json.loads(path.read_text("utf-8"))
+        content: dict[str, object] | list[dict[str, object]] = read(path)
     except (OSError, ValueError) as error:
         raise WeightsError(f"{name}: {file} cannot be read: {error}.\nMend the file, or fetch it anew.") from None
     return content
@@ -187,7 +216,7 @@ def declares_modules(name: str) -> bool:
 
 def _is_folder(folder: Path) -> bool:
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
+        config = read(folder / "config.json")
     except (OSError, ValueError):
         return False
     return isinstance(config, dict) and "model_type" in config

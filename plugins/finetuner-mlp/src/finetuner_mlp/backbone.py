@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from finetuner_core.interfaces import Batch, FeatureExtractor, Features, LoadedBackbone, Stage
 from finetuner_core.plugin import BackboneInfo, DataError, OptionError, OptionValue, WeightsError
-from finetuner_core.values import resolve_options
+from finetuner_core.untrusted import read_json
+from finetuner_core.values import quote, resolve_options
 from finetuner_mlp.rows import ROW
 
 FORMAT = "finetuner-mlp"
@@ -46,12 +47,11 @@ def load(info: BackboneInfo, options: Mapping[str, OptionValue]) -> LoadedBackbo
     """A new network of the row `mlp`, or the one that a folder holds."""
     folder = Path(info.name)
     config: dict[str, Any] = dict(options) if options else _read_config(folder)
+    if not options:
+        _check_weights(folder, config)
     network = build(**config)
     if not options:
-        try:
-            network.load_state_dict(load_file(folder / "model.safetensors"))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise WeightsError(f"The weights in {folder} cannot be loaded: {error}") from None
+        network.load_state_dict(load_file(folder / "model.safetensors"))
 
     def save(network: nn.Module, target: Path) -> None:
         (target / "config.json").write_text(json.dumps({"format": FORMAT, **config}, indent=2) + "\n", "utf-8")
@@ -63,21 +63,50 @@ def load(info: BackboneInfo, options: Mapping[str, OptionValue]) -> LoadedBackbo
 def read_row(folder: Path) -> BackboneInfo | None:
     """The row of a folder that `load(...).save` has written, or `None` for any other."""
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
+        config = read_json(folder / "config.json")
     except (OSError, ValueError):
         return None
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         return None
-    # What a person may have edited is checked like what a person types.
-    return BackboneInfo(
-        str(folder), "all", Extractor(build(**_read_config(folder))).dim, "MLP", "MLP encoder from a folder"
-    )
+    # What a person may have edited is checked like what a person types. On the meta device a network costs nothing.
+    with torch.device("meta"):
+        network = build(**_read_config(folder))
+    return BackboneInfo(str(folder), "all", Extractor(network).dim, "MLP", "MLP encoder from a folder")
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config = read_json(folder / "config.json", strict=True)
     del config["format"]
     return dict(resolve_options(ROW.options, config, str(folder)))
+
+
+def _check_weights(folder: Path, config: Mapping[str, Any]) -> None:
+    """Whether the file holds the weights that the network needs, asked before it takes the memory for them.
+
+    Raises:
+        WeightsError: if not.
+    """
+    with torch.device("meta"):
+        needed = {name: list(tensor.shape) for name, tensor in build(**config).state_dict().items()}
+    try:
+        with safe_open(folder / "model.safetensors", framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+            held = {name: part.get_shape() for name, part in slices.items()}
+            strange = next((part.get_dtype() for part in slices.values() if not _is_float(part.get_dtype())), None)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise WeightsError(f"The weights in {folder} cannot be loaded: {error}") from None
+    wrong = next((name for name in sorted({*needed, *held}) if needed.get(name) != held.get(name)), None)
+    if wrong is not None:
+        raise WeightsError(
+            f"The weights in {folder} cannot be loaded: {quote(wrong)} has the shape {held.get(wrong, 'of nothing')}, "
+            f"and its config.json asks for {needed.get(wrong, 'none')}."
+        )
+    if strange is not None:
+        raise WeightsError(f"The weights in {folder} cannot be loaded: they are of type {strange}, and no floats.")
+
+
+def _is_float(kind: str) -> bool:
+    return kind.startswith(("F", "BF"))
 
 
 class VectorPreprocess:
@@ -112,6 +141,10 @@ class VectorPreprocess:
     def collate(self, prepared: Sequence[np.ndarray]) -> Batch:
         """`vectors`, float32 (B, width)."""
         return {"vectors": torch.from_numpy(np.stack(prepared))}
+
+    def export(self, folder: Path) -> Mapping[str, object]:
+        """How wide vectors are; there is nothing else to say of them."""
+        return {"width": self.width}
 
 
 class Extractor(FeatureExtractor):

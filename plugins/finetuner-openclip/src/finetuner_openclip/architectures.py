@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +10,20 @@ from typing import Any
 
 from finetuner_core.catalogue.names import is_path
 from finetuner_core.plugin import WeightsError
+from finetuner_core.untrusted import read_json
 from finetuner_core.values import near, quote
 from finetuner_openclip.library import open_clip
 from finetuner_openclip.rows import DEFAULT_TAGS
 
 CONFIG = "open_clip_config.json"
+
+TEXT_FOLDER = "text_model"
+"""Where a saved folder has the configuration of a text tower of transformers, for which open_clip asks the Hub."""
+
+# What a folder may have said to the class of its tokenizer; others let it run code, or read other files.
+_TOKENIZER_SETTINGS = frozenset(
+    ("clean", "context_length", "language", "reduction_mask", "strip_sep_token", "tokenizer_mode")
+)
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,7 @@ def names(pattern: str) -> Iterable[str]:
 
 def _of_folder(folder: Path) -> Architecture | None:
     try:
-        content = json.loads((folder / CONFIG).read_text("utf-8"))
+        content = read_json(folder / CONFIG)
     except (OSError, ValueError):
         return None
     config = content.get("model_cfg") if isinstance(content, dict) else None
@@ -92,9 +100,35 @@ def _of_folder(folder: Path) -> Architecture | None:
                 f"{folder / CONFIG} describes no model of texts and images: it has no {tower} (there is: {has}).\n"
                 "finetuner-openclip opens those alone; audio and generative models have no place in its space."
             )
+    _check_within(folder, config)
     if "naflex" in str(config["vision_cfg"].get("timm_model_name", "")):
         raise WeightsError(
             f"{folder} has an image tower for pictures of differing sizes (NaFlex), which is not supported.\n"
             "Take a model of the same family with one size, such as openclip/ViT-B-16-SigLIP2."
         )
     return Architecture(f"local-dir:{folder}", config, folder=folder)
+
+
+def _check_within(folder: Path, config: Mapping[str, Any]) -> None:
+    """Whether a folder's configuration stays in it: open_clip does whatever it says.
+
+    Raises:
+        WeightsError: if it asks for another folder, or sets what could run code.
+    """
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    settings = text.get("tokenizer_kwargs") or {}
+    strange = sorted({*settings} - _TOKENIZER_SETTINGS) if isinstance(settings, dict) else ["a value of another type"]
+    places = {"timm_model_name": vision.get("timm_model_name")}
+    if not (folder / TEXT_FOLDER).is_dir():
+        places["hf_model_name"] = text.get("hf_model_name")
+    asked = [f"tokenizer_kwargs with {quote(name)}" for name in strange]
+    asked += [
+        f"{key} {quote(name)}"
+        for key, name in places.items()
+        if name is not None and (not isinstance(name, str) or ":" in name or is_path(name))
+    ]
+    if asked:
+        raise WeightsError(
+            f"{folder / CONFIG} is refused: it asks for {asked[0]}, by which a folder could run code of its own, or "
+            "read other files.\nTake it out if you know what it is for; finetuner-openclip opens the model without."
+        )

@@ -14,11 +14,8 @@ from torch import Tensor, nn
 
 from finetuner_core.catalogue.names import is_path
 from finetuner_core.plugin import WeightsError
-from finetuner_openclip.architectures import Architecture
+from finetuner_openclip.architectures import TEXT_FOLDER, Architecture
 from finetuner_openclip.library import need_transformers, open_clip, unheard
-
-TEXT_FOLDER = "text_model"
-"""Where a saved folder has the configuration of a text tower of transformers, for which open_clip asks the Hub."""
 
 
 def create(architecture: Architecture, pretrained: bool, device: str = "cpu") -> nn.Module:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 
 from finetuner_core.catalogue.names import is_path
 from finetuner_core.plugin import TOKEN_POOLINGS, BackboneInfo
+from finetuner_core.untrusted import read_json
 from finetuner_timm.embedding import NoEmbeddingError
 from finetuner_timm.extractors import strip
 from finetuner_timm.library import timm
@@ -48,7 +48,7 @@ def names(pattern: str) -> Iterable[str]:
 def is_folder(folder: Path) -> bool:
     """Whether a folder has timm's format: a `config.json` that names an architecture of timm."""
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
+        config = read_json(folder / "config.json")
     except (OSError, ValueError):
         return False
     return isinstance(config, dict) and timm.is_model(str(config.get("architecture", "")))
