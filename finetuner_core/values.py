@@ -72,7 +72,7 @@ def quote(value: object) -> str:
 
 
 def printable(text: str) -> str:
-    r"""A text for a terminal, in which nothing is left that could move its cursor, colour it, or turn its letters round.
+    r"""A text for a terminal, in which nothing is left that could move its cursor, colour it, or turn its letters.
 
     Newlines and tabs stay. What a file holds may stand in a text: a header, a label, the name of a file.
 

@@ -13,9 +13,9 @@ from torch import nn
 
 from finetuner_core.interfaces import LoadedBackbone, Preprocess
 from finetuner_core.plugin import BackboneInfo, Modality, WeightsError
-from finetuner_openclip.architectures import CONFIG, Architecture, known
+from finetuner_openclip.architectures import CONFIG, TEXT_FOLDER, Architecture, known
 from finetuner_openclip.feeding import TextPreprocess, image_preprocess, read_tokenizer
-from finetuner_openclip.network import TEXT_FOLDER, config_of_towers, create, image_size, measure, preprocess_config
+from finetuner_openclip.network import config_of_towers, create, image_size, measure, preprocess_config
 
 # What open_clip and its helpers raise where weights are not there, not whole, or not those of the architecture.
 LOADING_ERRORS = (OSError, RuntimeError, ValueError, TypeError, KeyError, AssertionError, SafetensorError)
