@@ -49,7 +49,7 @@ def tokens_at_once(device: torch.device) -> int:
 
     On a CPU what lies between two layers then stays in its cache, and little of a chunk is padding.
     """
-    return 4096 if device.type == "cpu" else 32768
+    return 2048 if device.type == "cpu" else 32768
 
 
 def chunks(encoder: Encoder, preprocess: Collate, prepared: Sequence[Prepared], limit: Limit) -> list[list[int]]:
