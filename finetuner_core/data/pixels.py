@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,6 +81,16 @@ class PixelPreprocess:
         pixels = torch.stack([self._crop(image) for image in prepared])
         return {"pixels": (pixels.float() / 255 - self._mean) / self._std}
 
+    def export(self, folder: Path) -> Mapping[str, object]:
+        """What is done to an image, for who does it without Finetuner: resized, cropped in its middle, normalised."""
+        return {
+            "image_size": list(self.image_size),
+            "resize": _described(self._resize),
+            "crop": "center",
+            "mean": self._mean.flatten().tolist(),
+            "std": self._std.flatten().tolist(),
+        }
+
     def _crop(self, image: Tensor) -> Tensor:
         """The middle of an image; where it is too small, black is put around it."""
         for dim, size in ((-2, self.image_size[0]), (-1, self.image_size[1])):
@@ -102,6 +113,18 @@ class _Steps:
         for step in self.steps:
             image = step(image)
         return image
+
+
+def _described(step: Callable[[Image], Image]) -> list[dict[str, object]]:
+    """What a step does, as its plain attributes tell it: its name, sizes, and how it interpolates."""
+    if isinstance(step, _Steps):
+        return [own for each in step.steps for own in _described(each)]
+    told: dict[str, object] = {"step": type(step).__name__.lstrip("_")}
+    for name, value in vars(step).items():
+        plain = list(value) if isinstance(value, list | tuple) else getattr(value, "name", value)
+        if not name.startswith("_") and isinstance(plain, str | int | float | list):
+            told[name] = plain.lower() if isinstance(plain, str) else plain
+    return [told]
 
 
 def _half_even(excess: int) -> int:

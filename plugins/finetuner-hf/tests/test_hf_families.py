@@ -245,7 +245,7 @@ def test_saved_and_loaded_it_is_the_same_and_others_open_it(folder: Path, tmp_pa
     model = finetuner.build_model(str(folder))
     saved = tmp_path / folder.name
     model.save(saved)
-    assert {file.suffix for file in saved.rglob("*") if file.is_file()} == {".json", ".safetensors"}
+    assert {file.suffix for file in saved.rglob("*") if file.is_file()} == {".json", ".md", ".safetensors"}
     opened = finetuner.load(saved)
     assert opened.pooling == model.pooling
     vectors = model.encode(TEXTS)

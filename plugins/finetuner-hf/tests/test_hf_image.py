@@ -249,7 +249,7 @@ def test_a_saved_model_opens_bit_by_bit_and_in_transformers(
         saved = tmp_path / pooling
         model = finetuner.build_model(str(folder), pooling=pooling)
         model.save(saved)
-        assert {file.suffix for file in saved.rglob("*") if file.is_file()} == {".json", ".safetensors"}
+        assert {file.suffix for file in saved.rglob("*") if file.is_file()} == {".json", ".md", ".safetensors"}
         opened = finetuner.load(saved)
         assert np.array_equal(opened.encode(pictures), model.encode(pictures))
         assert opened.new_weights == []

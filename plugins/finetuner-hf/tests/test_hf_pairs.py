@@ -229,7 +229,7 @@ def test_a_saved_model_opens_bit_by_bit_and_in_transformers(
 ) -> None:
     model, saved = finetuner.build_model(str(folder)), tmp_path / "saved"
     model.save(saved)
-    assert {file.suffix for file in saved.rglob("*") if file.is_file()} == {".json", ".safetensors"}
+    assert {file.suffix for file in saved.rglob("*") if file.is_file()} == {".json", ".md", ".safetensors"}
     opened = finetuner.load(saved)
     for items, modality in ((TEXTS, "text"), (pictures, "image")):
         assert np.array_equal(opened.encode(items, modality=modality), model.encode(items, modality=modality))  # type: ignore[arg-type]

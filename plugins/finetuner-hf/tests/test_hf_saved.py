@@ -57,7 +57,11 @@ def test_a_saved_model_is_json_and_safetensors_without_the_pooler(tmp_path: Path
     save_text_model(tmp_path / "bert", CONFIG, chat_template="{{ messages }}")
     assert (tmp_path / "bert" / "chat_template.jinja").is_file()
     finetuner.build_model(str(tmp_path / "bert")).save(tmp_path / "saved")
-    assert {file.suffix for file in (tmp_path / "saved").rglob("*") if file.is_file()} == {".json", ".safetensors"}
+    assert {file.suffix for file in (tmp_path / "saved").rglob("*") if file.is_file()} == {
+        ".json",
+        ".md",
+        ".safetensors",
+    }
     assert not any("pooler" in name for name in load_file(tmp_path / "saved" / "model.safetensors"))
 
 

@@ -121,7 +121,7 @@ def check_same(folder: Path) -> finetuner.EmbeddingModel:
 def check_saved(model: finetuner.EmbeddingModel, saved: Path) -> None:
     """That a saved model gives the same vectors here, bit by bit, and there; and what it is made of."""
     model.save(saved)
-    assert {file.suffix for file in saved.rglob("*") if file.is_file()} == {".json", ".safetensors"}
+    assert {file.suffix for file in saved.rglob("*") if file.is_file()} == {".json", ".md", ".safetensors"}
     opened = finetuner.load(saved)
     assert opened.pooling == model.pooling
     for side in SIDES:

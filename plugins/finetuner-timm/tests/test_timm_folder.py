@@ -57,7 +57,7 @@ def test_a_saved_model_keeps_its_pooling(pooling: str, tmp_path: Path, pictures:
 def test_a_saved_model_is_json_and_safetensors_without_a_classifier(tmp_path: Path) -> None:
     built("test_resnet").save(tmp_path / "model")
     names = {file.name for file in (tmp_path / "model").iterdir()}
-    assert names == {"config.json", "finetuner.json", "model.safetensors"}
+    assert names == {"README.md", "config.json", "finetuner.json", "model.safetensors"}
     network = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True)
     assert network.num_classes == 0
     assert not any(name.startswith("fc") for name, _ in network.named_parameters())

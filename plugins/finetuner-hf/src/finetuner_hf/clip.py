@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from finetuner_core.interfaces import Batch, FeatureExtractor, Features, LoadedBackbone, Preprocess, Stage
+from finetuner_core.interfaces import Batch, FeatureExtractor, Features, ForeignUse, LoadedBackbone, Preprocess, Stage
 from finetuner_core.plugin import BackboneInfo, Modality, OptionValue, WeightsError
 from finetuner_hf import siglip
 from finetuner_hf.hub import read_config
@@ -16,6 +16,7 @@ from finetuner_hf.image import see
 from finetuner_hf.naflex import NaflexPreprocess, read_naflex_processor
 from finetuner_hf.network import loading, open_network
 from finetuner_hf.processors import check_image_size, image_preprocess, read_processor, set_image_size
+from finetuner_hf.published import of_pairs
 from finetuner_hf.rows import IMAGE_OPTIONS, OPTIONS
 from finetuner_hf.stages import transformer_stages
 from finetuner_hf.tokens import TextPreprocess, max_length, read_tokenizer
@@ -74,7 +75,11 @@ def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue
         processor.save_pretrained(folder)
 
     feeding: Mapping[Modality, Preprocess] = {"text": texts, "image": images}
-    return LoadedBackbone(network, feeding, save, missing)
+
+    def publish(network: nn.Module, pooling: str, projection: nn.Linear | None, folder: Path) -> ForeignUse:
+        return of_pairs(projection)
+
+    return LoadedBackbone(network, feeding, save, missing, publish=publish)
 
 
 def strip(info: BackboneInfo, loaded: LoadedBackbone, pooling: str) -> Mapping[Modality, FeatureExtractor]:

@@ -9,11 +9,14 @@ from pathlib import Path, PurePosixPath
 
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
+from finetuner_core.artifacts.folder import is_saved_model
+from finetuner_core.catalogue.names import is_path
 from finetuner_core.plugin import WeightsError
 from finetuner_core.values import quote
 from finetuner_hf.hub import not_whole, read_json, read_weights
-from finetuner_hf.layers import LAYERS, MODES, DeclaredPooling, Settings, UndeclaredError
+from finetuner_hf.layers import LAYERS, MODES, DeclaredPooling, Dense, Layer, Normalize, Settings, UndeclaredError
 from finetuner_hf.prompts import FILE as PROMPTS_FILE
 from finetuner_hf.prompts import Prompts
 
@@ -37,6 +40,12 @@ _HARMLESS = frozenset(
 
 # Three models whose prompts are not pooled, although their files do not say so: sentence-transformers knows them too.
 _INSTRUCTORS = ("hkunlp/instructor-base", "hkunlp/instructor-large", "hkunlp/instructor-xl")
+
+# Under which names that library is told of what the core puts behind a backbone's vector.
+_PROJECTION = ("projection", "projection_normalize")
+
+# Where the declared width is kept if a projection follows it: that library's own key is for the very end.
+_WIDTH_BEFORE = "truncate_dim_before_projection"
 
 # How sentence-transformers calls the core's poolings.
 MODE_OF_POOLING = {"mean": "mean", "max": "max", "cls": "cls", "last": "lasttoken", "weighted_mean": "weightedmean"}
@@ -117,6 +126,10 @@ def read_declaration(name: str) -> Declaration:
         return Declaration(prompts=prompts)
     if not isinstance(modules, list) or not modules or not all(isinstance(module, dict) for module in modules):
         raise WeightsError(f"{name}: modules.json is not as sentence-transformers writes it.\nMend the file.")
+    truncate_dim = _count(general, "truncate_dim")
+    if is_path(name) and is_saved_model(name) and modules[-1].get("name") == _PROJECTION[-1]:
+        # The core, which wrote this folder, adds its projection itself.
+        modules, truncate_dim = modules[: -len(_PROJECTION)], _count(general, _WIDTH_BEFORE)
     found = (_settings(name, f"sentence_{kind}_config.json") for kind in _SETTINGS)
     reading = next((settings for settings in found if settings), {})
     try:
@@ -130,7 +143,7 @@ def read_declaration(name: str) -> Declaration:
     return Declaration(
         modes=modes,
         layers=layers,
-        truncate_dim=_count(general, "truncate_dim"),
+        truncate_dim=truncate_dim,
         pool_prompt=pool_prompt and name not in _INSTRUCTORS,
         refused=refused,
         max_length=_count(reading, "max_seq_length"),
@@ -156,8 +169,15 @@ def load_layers(name: str, declaration: Declaration, pooling: DeclaredPooling) -
                 ) from None
 
 
-def write_declaration(folder: Path, declaration: Declaration, pooling: DeclaredPooling, dim: int, limit: int) -> None:
-    """Writes the files by which sentence-transformers, and `read_declaration`, know it.
+def write_declaration(
+    folder: Path,
+    declaration: Declaration,
+    pooling: DeclaredPooling,
+    dim: int,
+    limit: int,
+    projection: nn.Linear | None = None,
+) -> None:
+    """Writes the files by which sentence-transformers, and `read_declaration`, know it; the prompts apart.
 
     Args:
         folder: that of the network.
@@ -165,21 +185,60 @@ def write_declaration(folder: Path, declaration: Declaration, pooling: DeclaredP
         pooling: what it describes, for its weights.
         dim: width of the tokens.
         limit: how many tokens of a text are read.
+        projection: a layer that follows, before the vector is scaled to length 1.
     """
-    kinds = [("Transformer", ""), ("Pooling", "1_Pooling")]
-    kinds += [(file.kind, f"{number}_{file.kind}") for number, file in enumerate(declaration.layers, 2)]
+    layers = [(str(number), layer) for number, layer in enumerate(pooling.layers, 2)]
+    if projection is not None:
+        width = pooling.layers[-1].width if pooling.layers else dim * len(declaration.modes)
+        assert isinstance(width, int)
+        behind = (_dense(projection, width), Normalize({}, projection.out_features))
+        layers += list(zip(_PROJECTION, behind, strict=True))
+    places = [("0", "", "Transformer"), ("1", "1_Pooling", "Pooling")]
+    places += [
+        (name, f"{number}_{type(layer).__name__}", type(layer).__name__)
+        for number, (name, layer) in enumerate(layers, 2)
+    ]
     modules = [
         # The names of its first releases, which the newest still know.
-        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for number, (kind, path) in enumerate(kinds)
+        {"idx": number, "name": name, "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for number, (name, path, kind) in enumerate(places)
     ]
     _write(folder / "modules.json", modules)
     _write(folder / "sentence_bert_config.json", {"max_seq_length": limit, "do_lower_case": False})
     _write(folder / "1_Pooling" / "config.json", _pooling_settings(declaration, dim))
-    for (_, path), layer in zip(kinds[2:], pooling.layers, strict=True):
+    for (_, path, _), (_, layer) in zip(places[2:], layers, strict=True):
+        assert isinstance(layer, Layer)
         _write(folder / path / "config.json", layer.settings)
         if weights := {key: tensor.detach().cpu().contiguous() for key, tensor in layer.state_dict().items()}:
             save_file(weights, folder / path / "model.safetensors", metadata={"format": "pt"})
+
+
+def write_prompts(folder: Path, prompts: Prompts, truncate_dim: int | None, *, projected: bool = False) -> None:
+    """Writes the prompts and the width.
+
+    Args:
+        folder: that of the network.
+        prompts: what is put before texts.
+        truncate_dim: how many numbers of the vector are kept, `None` for all.
+        projected: whether a projection follows those.
+    """
+    key = _WIDTH_BEFORE if projected else "truncate_dim"
+    prompts.write(folder, {} if truncate_dim is None else {key: truncate_dim})
+
+
+def _dense(projection: nn.Linear, width: int) -> Dense:
+    """A projection as that library has it, over a vector that may be wider: the rest of it counts for nothing."""
+    settings = {
+        "in_features": width,
+        "out_features": projection.out_features,
+        "bias": True,
+        "activation_function": "torch.nn.modules.linear.Identity",
+    }
+    layer = Dense(settings, width)
+    with torch.no_grad():
+        layer.linear.weight.zero_()[:, : projection.in_features].copy_(projection.weight)
+        layer.linear.bias.copy_(projection.bias)
+    return layer
 
 
 def _pooling_settings(declaration: Declaration, dim: int) -> Settings:

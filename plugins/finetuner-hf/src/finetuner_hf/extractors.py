@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from transformers import PreTrainedModel
 
 from finetuner_core.interfaces import Batch, FeatureExtractor, Features, Stage
 from finetuner_hf.architecture import Architecture
 from finetuner_hf.layers import DeclaredPooling
-from finetuner_hf.packing import first_position, last_hidden_state, pack
+from finetuner_hf.packing import first_position, last_hidden_state, pack, unpack
 from finetuner_hf.stages import transformer_stages
 
 
@@ -51,6 +52,20 @@ class TokenExtractor(FeatureExtractor):
     def stages(self) -> Sequence[Stage]:
         """Embeddings, layers, and what follows them."""
         return transformer_stages(self.encoder)
+
+    @contextmanager
+    def traceable(self) -> Iterator[None]:
+        """Within it, texts stand side by side and are padded, as transformers itself computes them."""
+        was_packed = self.padding_free
+        if was_packed:
+            unpack(self.encoder)
+            self.padding_free = False
+        try:
+            yield
+        finally:
+            if was_packed:
+                pack(self.encoder)
+                self.padding_free = True
 
 
 class PooledExtractor(TokenExtractor):

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from finetuner_core.interfaces import Batch, FeatureExtractor, Features, LoadedBackbone, Stage
+from finetuner_core.interfaces import Batch, FeatureExtractor, Features, ForeignUse, LoadedBackbone, Stage
 from finetuner_core.plugin import TOKEN_POOLINGS, BackboneInfo, Modality, OptionError, OptionValue, WeightsError
 from finetuner_hf.hub import read_config
 from finetuner_hf.network import loading, open_network
 from finetuner_hf.processors import check_image_size, image_preprocess, read_processor, set_image_size
+from finetuner_hf.published import of_images
 from finetuner_hf.rows import IMAGE_OPTIONS
 from finetuner_hf.stages import image_stages
 
@@ -95,7 +96,10 @@ def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue
         # The size of what it sees stands here: that of the configuration is what its positions were trained for.
         processor.save_pretrained(folder)
 
-    return LoadedBackbone(network, {"image": images}, save, missing)
+    def publish(network: nn.Module, pooling: str, projection: nn.Linear | None, folder: Path) -> ForeignUse:
+        return of_images(pooling, projection)
+
+    return LoadedBackbone(network, {"image": images}, save, missing, publish=publish)
 
 
 def strip(info: BackboneInfo, loaded: LoadedBackbone, pooling: str) -> Mapping[Modality, FeatureExtractor]:

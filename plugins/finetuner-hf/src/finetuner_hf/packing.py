@@ -17,6 +17,11 @@ def pack(encoder: PreTrainedModel) -> None:
     encoder.set_attn_implementation(_NAME)
 
 
+def unpack(encoder: PreTrainedModel) -> None:
+    """Has a network that was packed compute padded texts again, by transformers' own attention."""
+    encoder.set_attn_implementation("eager")
+
+
 def last_hidden_state(encoder: PreTrainedModel, input_ids: Tensor, mask: Tensor, first_position: int) -> Tensor:
     """The last hidden state of a network, computed for real tokens alone.
 

@@ -76,16 +76,15 @@ class Prompts:
         """What is put before a text of that side; without a prompt of its own none, not even the default one."""
         return self._declared(side) or ""
 
-    def write(self, folder: Path, truncate_dim: int | None = None) -> None:
-        """Writes the file by which sentence-transformers, and `read`, know them."""
+    def write(self, folder: Path, more: Mapping[str, object]) -> None:
+        """Writes the file by which sentence-transformers, and `read`, know them, with what else it is to say."""
         content: dict[str, object] = {
             "model_type": "SentenceTransformer",
             "prompts": dict(self.texts) | {str(side): self.of(side) for side in _NAMES},
             "default_prompt_name": self.default_name,
             "similarity_fn_name": "cosine",
+            **more,
         }
-        if truncate_dim is not None:
-            content["truncate_dim"] = truncate_dim
         (folder / FILE).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
     def _declared(self, side: Side) -> str | None:

@@ -40,6 +40,9 @@ class FixedLengthPreprocess(TextPreprocess):
             rows.append(filling + text.ids if self.tokenizer.padding_side == "left" else text.ids + filling)
         return {"input_ids": torch.tensor(rows)}
 
+    def _padding(self) -> dict[str, Any]:
+        return super()._padding() | {"length": self.max_length, "direction": self.tokenizer.padding_side}
+
 
 def read_siglip_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a Hub id or folder of SigLIP or SigLIP 2, in a form that can be saved as JSON.

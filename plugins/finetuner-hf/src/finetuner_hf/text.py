@@ -12,14 +12,22 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from finetuner_core.catalogue.names import is_path
-from finetuner_core.interfaces import FeatureExtractor, LoadedBackbone, Preprocess
+from finetuner_core.interfaces import FeatureExtractor, ForeignUse, LoadedBackbone, Preprocess
 from finetuner_core.plugin import BackboneInfo, Modality, OptionError, OptionValue, Side
 from finetuner_hf.architecture import Architecture, architecture_of
-from finetuner_hf.declared import Declaration, build_on_meta, load_layers, read_declaration, write_declaration
+from finetuner_hf.declared import (
+    Declaration,
+    build_on_meta,
+    load_layers,
+    read_declaration,
+    write_declaration,
+    write_prompts,
+)
 from finetuner_hf.extractors import PooledExtractor, TokenExtractor
 from finetuner_hf.hub import LOADING_ERRORS, declares_modules, not_whole, read_config
 from finetuner_hf.layers import DeclaredPooling, UndeclaredError
 from finetuner_hf.network import loading, open_network
+from finetuner_hf.published import of_sentence_transformers, of_transformers
 from finetuner_hf.rows import TEXT_OPTIONS
 from finetuner_hf.tokens import TextPreprocess, max_length, read_tokenizer
 
@@ -107,11 +115,26 @@ def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue
         if network.pooling is not None:
             write_declaration(folder, network.declaration, network.pooling, architecture.dim, limit)
         if network.pooling is not None or prompts.texts:
-            prompts.write(folder, network.declaration.truncate_dim)
+            write_prompts(folder, prompts, network.declaration.truncate_dim)
+
+    def publish(network: nn.Module, name: str, projection: nn.Linear | None, folder: Path) -> ForeignUse:
+        assert isinstance(network, TextNetwork)
+        declaration, pooling = network.declaration, network.pooling
+        if pooling is None:
+            return of_transformers(name, projection)
+        if projection is not None:
+            if name != "native":
+                # Of the core's poolings nothing is scaled before it is projected.
+                declaration, pooling = _build(replace(declaration, layers=()), architecture.dim)
+                assert pooling is not None
+            write_declaration(folder, declaration, pooling, architecture.dim, limit, projection)
+            write_prompts(folder, prompts, declaration.truncate_dim, projected=True)
+        truncated = projection is None and declaration.truncate_dim is not None
+        return of_sentence_transformers(prompts, truncated=truncated)
 
     new_weights = tuple(f"encoder.{name}" for name in missing)
     network = TextNetwork(encoder, architecture, declaration, pooling)
-    return LoadedBackbone(network, {"text": feeding}, save, new_weights, sides)
+    return LoadedBackbone(network, {"text": feeding}, save, new_weights, sides, publish)
 
 
 def strip(info: BackboneInfo, loaded: LoadedBackbone, pooling: str) -> Mapping[Modality, FeatureExtractor]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from finetuner_core.interfaces import Batch
@@ -114,6 +115,20 @@ class TextPreprocess:
         # An embedding model does not chat, and the template would be a file that is no JSON.
         self.tokenizer.chat_template = None
         self.tokenizer.save_pretrained(folder)
+
+    def export(self, folder: Path) -> Mapping[str, object]:
+        """Writes `tokenizer.json`, which cuts and pads as this does, for the library `tokenizers` alone."""
+        tokenizer = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
+        tokenizer.enable_truncation(self.max_length, direction=self.tokenizer.truncation_side)
+        tokenizer.enable_padding(**self._padding())
+        tokenizer.save(str(folder / "tokenizer.json"))
+        unpooled = {} if self.pool_prompt else {"unpooled_tokens": self._unpooled}
+        return {"tokenizer": "tokenizer.json", "max_length": self.max_length, "prompt": self.prompt, **unpooled}
+
+    def _padding(self) -> dict[str, Any]:
+        """How a batch is padded, in the words of the library `tokenizers`."""
+        token = self.tokenizer.pad_token_id or 0
+        return {"pad_id": token, "pad_token": self.tokenizer.convert_ids_to_tokens(token), "direction": "right"}
 
     @property
     def _filler(self) -> int:

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
-from finetuner_core.interfaces import LoadedBackbone, Preprocess
+from finetuner_core.interfaces import ForeignUse, LoadedBackbone, Preprocess
 from finetuner_core.plugin import BackboneInfo, Modality, WeightsError
 from finetuner_openclip.architectures import CONFIG, TEXT_FOLDER, Architecture, known
 from finetuner_openclip.feeding import TextPreprocess, image_preprocess, read_tokenizer
@@ -19,6 +19,16 @@ from finetuner_openclip.network import config_of_towers, create, image_size, mea
 
 # What open_clip and its helpers raise where weights are not there, not whole, or not those of the architecture.
 LOADING_ERRORS = (OSError, RuntimeError, ValueError, TypeError, KeyError, AssertionError, SafetensorError)
+
+
+_CODE = """\
+import open_clip
+from PIL import Image
+
+model, preprocess = open_clip.create_model_from_pretrained("local-dir:{folder}")  # from the Hub: "hf-hub:{model}"
+tokenizer = open_clip.get_tokenizer("local-dir:{folder}")
+texts = model.encode_text(tokenizer(["a text"]))
+images = model.encode_image(preprocess(Image.open("photo.jpg")).unsqueeze(0))"""
 
 
 def find(name: str) -> BackboneInfo | None:
@@ -71,7 +81,14 @@ def load(info: BackboneInfo, pretrained: bool) -> LoadedBackbone:
         "text": texts,
         "image": image_preprocess(feeding, image_size(network)),
     }
-    return LoadedBackbone(network, preprocess, save)
+
+    def publish(network: nn.Module, pooling: str, projection: nn.Linear | None, folder: Path) -> ForeignUse:
+        rest = "Scaled to length 1, these are the model's vectors."
+        if projection is not None:
+            rest = "The projections in `head.safetensors` and scaling to length 1 follow in Finetuner."
+        return ForeignUse("open_clip", "zero-shot-image-classification", _CODE, rest, tags=("clip",))
+
+    return LoadedBackbone(network, preprocess, save, publish=publish)
 
 
 def _write(file: Path, content: object) -> None:

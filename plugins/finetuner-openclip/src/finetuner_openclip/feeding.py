@@ -63,6 +63,14 @@ class TextPreprocess:
             self.tokenizer.tokenizer.chat_template = None
             self.tokenizer.save_pretrained(folder)
 
+    def export(self, folder: Path) -> Mapping[str, object]:
+        """Writes the tokenizer where it is one of transformers; open_clip's own cleans texts as no JSON can say."""
+        told = {"max_length": self.max_length, "padded_to": self.max_length}
+        if not isinstance(self.tokenizer, open_clip.tokenizer.HFTokenizer):
+            return {"tokenizer": None, "tokenize_with": "open_clip.SimpleTokenizer", **told}
+        self.tokenizer.tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+        return {"tokenizer": "tokenizer.json", "clean_with": self.tokenizer.clean_fn.__name__, **told}
+
     def _tokens(self, text: object) -> int:
         """How many tokens a text has, special ones included."""
         if isinstance(self.tokenizer, open_clip.tokenizer.HFTokenizer):

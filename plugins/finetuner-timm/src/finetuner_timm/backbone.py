@@ -13,10 +13,18 @@ from torch import nn
 
 from finetuner_core.catalogue.names import is_path
 from finetuner_core.data.pixels import PixelPreprocess
-from finetuner_core.interfaces import LoadedBackbone
+from finetuner_core.interfaces import ForeignUse, LoadedBackbone
 from finetuner_core.plugin import BackboneInfo, OptionError, OptionValue, WeightsError
 from finetuner_timm.library import timm
 from finetuner_timm.memory import memory_format_of
+
+_CODE = """\
+import timm
+from PIL import Image
+
+network = timm.create_model("local-dir:{folder}", pretrained=True).eval()  # from the Hub: "hf-hub:{model}"
+transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=network))
+output = network(transform(Image.open("photo.jpg").convert("RGB")).unsqueeze(0))"""
 
 
 def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue]) -> LoadedBackbone:
@@ -35,7 +43,19 @@ def load(info: BackboneInfo, pretrained: bool, options: Mapping[str, OptionValue
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
         save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
 
-    return LoadedBackbone(network, {"image": preprocess(config)}, save)
+    def publish(network: nn.Module, pooling: str, projection: nn.Linear | None, folder: Path) -> ForeignUse:
+        return ForeignUse("timm", "image-feature-extraction", _CODE, _rest(pooling, projection), tags=("timm",))
+
+    return LoadedBackbone(network, {"image": preprocess(config)}, save, publish=publish)
+
+
+def _rest(pooling: str, projection: nn.Linear | None) -> str:
+    """What of an embedding timm does not compute."""
+    left = [] if pooling == "native" else [f"the pooling {pooling}"]
+    left += [] if projection is None else ["the projection in `head.safetensors`"]
+    if not left:
+        return "Scaled to length 1, these are the model's vectors."
+    return f"timm computes the network; {' and '.join(left)} and scaling to length 1 follow in Finetuner."
 
 
 def preprocess(config: Mapping[str, Any]) -> PixelPreprocess:

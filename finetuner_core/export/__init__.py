@@ -1,0 +1,1 @@
+"""A whole model in a form that computes without Finetuner and without torch."""
