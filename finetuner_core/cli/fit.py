@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from finetuner_core.cli import parameters
 from finetuner_core.cli.use import as_model_name
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model")
-@click.argument("train", nargs=-1, required=True, metavar="TRAIN...")
-@click.option("--out", required=True, metavar="DIR", help="The folder to save the fine-tuned model in.")
+@click.argument("model", required=False)
+@click.argument("train", nargs=-1, metavar="TRAIN...")
+@click.option("--out", metavar="DIR", help="The folder to save the fine-tuned model in; the run is kept beside it.")
+@click.option("--resume", metavar="DIR", help="Go on with the run of that --out, as it was begun.")
 @click.option("--eval", "eval_data", metavar="DATA", help="Evaluation data; else a part of TRAIN is held out.")
 @parameters.columns
 @click.option("--split-column", metavar="HEADER", help="A column that holds train, or test/val/dev/eval.")
@@ -101,11 +103,21 @@ if TYPE_CHECKING:
 @click.option("--skip-bad-steps", is_flag=True, help="Leave out steps whose loss is not finite.")
 @click.option("--cache", metavar="DIR", help="Keep what frozen parts of the network give for later runs.")
 @click.option("--views", type=int, metavar="N", help="Of that, in how many ways each image is varied. [4]")
+@click.option(
+    "--checkpoint-every", metavar="N|TIME", help="Keep the run's state every N steps, or every 30s, 10m, 1h. [10m]"
+)
+@click.option("--keep-checkpoints", type=int, metavar="N", help="How many of these are kept. [2]")
+@click.option("--max-time", metavar="TIME", help="End after 30m, 8h, ..., to go on later: exit code 75.")
+@click.option("--allow-changed-versions", is_flag=True, help="Go on although libraries have other versions now.")
 @click.option("--quiet", is_flag=True, help="Print nothing.")
 @parameters.verbose
+@click.pass_context
 def fit(
-    model: str,
+    context: click.Context,
+    /,
+    model: str | None,
     train: tuple[str, ...],
+    resume: str | None,
     loss: tuple[str, ...],
     loss_options: dict[str, str],
     weights: tuple[float, ...],
@@ -122,9 +134,23 @@ def fit(
     text,image; a folder with a folder of images for each label; a WebDataset tar; an .npz file with the arrays vectors
     and labels; a BEIR folder; and more: finetuner check TRAIN says what it sees in it. Of several, each step takes a
     batch of one; --weight is then given for each, and --loss once for all or for each.
+
+    What ends early goes on with the same command, or with finetuner fit --resume DIR. Ctrl-C finishes the step and
+    keeps it (exit code 130), as SIGTERM does (143) and --max-time (75); a second Ctrl-C ends at once.
     """
     import finetuner_core
 
+    if resume is not None:
+        finetuner_core.fit(**_resumed(context, resume))
+        return
+    for name, value in (
+        ("argument 'MODEL'", model),
+        ("argument 'TRAIN...'", train),
+        ("option '--out'", settings["out"]),
+    ):
+        if not value:
+            raise click.UsageError(f"Missing {name}.", context)
+    assert model is not None
     # What was not given is left to the function's own defaults.
     given = {name: value for name, value in settings.items() if value is not None}
     frozen = int(freeze) if freeze is not None and freeze.isdecimal() else freeze
@@ -141,6 +167,27 @@ def fit(
         given["text_model"] = as_model_name(text_model)
     model = as_model_name(model)
     finetuner_core.fit(model, data, pretrained=not from_scratch, freeze=frozen, loss_options=loss_options, **given)  # type: ignore[arg-type]
+
+
+def _resumed(context: click.Context, out: str) -> dict[str, Any]:
+    """The arguments of a run that goes on: those that it was begun with, and what may be another one each time."""
+    from finetuner_core.training.run import FREE, read_settings
+
+    given = {
+        name: value
+        for name, value in context.params.items()
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE and name != "resume"
+    }
+    free = FREE - {"out"}
+    for name in given:
+        if name not in free:
+            said = name.upper() if name in ("model", "train") else f"--{name.replace('_', '-')}"
+            allowed = ", ".join(f"--{each.replace('_', '-')}" for each in sorted(free))
+            raise OptionError(
+                f"--resume goes on with a run as it was begun, and {said} was given too. Leave it out.\n"
+                f"Together with --resume there may be {allowed}."
+            )
+    return read_settings(out) | given
 
 
 def _training_sets(

@@ -26,8 +26,11 @@ def settings_as_json(arguments: Mapping[str, object]) -> dict[str, object]:
     What is in memory cannot be written down: in its place stands `{"in_memory": its type}`.
     """
     settings = {name: _as_json(value) for name, value in arguments.items()}
-    for name in ("train_data", "eval_data", "cache", "out"):
+    for name in ("train_data", "eval_data"):
         settings[name] = _whole_path(settings[name])
+    for name in ("cache", "out"):
+        value = settings[name]
+        settings[name] = str(Path(value).expanduser().absolute()) if isinstance(value, str) else None
     for name in ("model", "text_model"):
         value = settings[name]
         if isinstance(value, str) and is_path(value):
@@ -46,7 +49,7 @@ def _as_json(value: object) -> object:
         return {name: _as_json(own) for name, own in vars(value).items() if own is not None}
     if isinstance(value, Mapping):
         return {str(name): _as_json(own) for name, own in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, bytes) and len(value) < 1000:
+    if isinstance(value, Sequence) and not isinstance(value, bytes) and not any(isinstance(v, Mapping) for v in value):
         return [_as_json(own) for own in value]
     return {"in_memory": type(value).__name__}
 
@@ -54,7 +57,7 @@ def _as_json(value: object) -> object:
 def _whole_path(value: object) -> object:
     if isinstance(value, str):
         path = Path(value).expanduser()
-        return str(path.absolute()) if path.exists() or not is_path(value) else value
+        return str(path.absolute()) if path.exists() else value
     if isinstance(value, list):
         return [_whole_path(own) for own in value]
     if isinstance(value, dict) and "data" in value:
@@ -64,9 +67,9 @@ def _whole_path(value: object) -> object:
 
 def of_data(data: Sources) -> dict[str, object]:
     """For each part of the data its name, its size and SHA-256 over all that training and evaluation see of it."""
-    sets: dict[str, Dataset | SearchSet] = {f"{part.name}, training": part.train for part in data.parts}
-    sets |= {f"{name}, evaluation": own for name, own in data.evals.items()}
-    return {name: f"{own.summary()}, sha256 {_of_set(own)}" for name, own in sets.items()}
+    sets: dict[str, Dataset | SearchSet] = {f"training on {part.name}": part.train for part in data.parts}
+    sets |= {f"evaluation on {name}": own for name, own in data.evals.items()}
+    return {name: f"{own.summary()}, sha256 {_of_set(own)[:32]}" for name, own in sets.items()}
 
 
 def _of_set(data: Dataset | SearchSet) -> str:

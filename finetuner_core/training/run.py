@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from finetuner_core.artifacts.folder import RUN, check_writable
+from finetuner_core.data.sources import TrainingSet
 from finetuner_core.errors import FolderError
 from finetuner_core.training.checkpoints import Checkpoints, Snapshot, write_synced
 from finetuner_core.training.lock import Lock
@@ -261,7 +262,16 @@ def read_settings(out: str | Path) -> dict[str, Any]:
                 f"The run in {run_folder(out)} was begun in Python with a {name} in memory.\n"
                 f"Go on with the same call: finetuner.fit(..., out={str(out)!r})."
             )
+    for name in ("train_data", "eval_data"):
+        settings[name] = _training_sets(settings[name])
     return settings | {"out": str(out)}
+
+
+def _training_sets(value: Any) -> Any:
+    """The data sets that `settings_as_json` has written as mappings."""
+    if isinstance(value, list):
+        return [_training_sets(own) for own in value]
+    return TrainingSet(**value) if isinstance(value, dict) else value
 
 
 def in_memory(value: object) -> bool:
