@@ -203,7 +203,8 @@ def _usage(subject: Subject) -> Iterator[str]:
     modality = subject.info.modalities[-1]
     side = ', side="document"' if len(subject.towers) > 1 or len(subject.info.modalities) > 1 else ""
     yield (
-        f"## How to use it\n\n```python\nimport finetuner\n\n# From the Hub: hf download {PLACE} --local-dir this-model\n"
+        "## How to use it\n\n```python\nimport finetuner\n\n"
+        f"# From the Hub: hf download {PLACE} --local-dir this-model\n"
         f'model = finetuner.load("{FOLDER}")\n'
         f"vectors = model.encode({_SAMPLES[modality]}{side})\n```"
     )

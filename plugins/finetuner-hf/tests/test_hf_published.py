@@ -1,4 +1,4 @@
-"""A saved folder is a model of other libraries: sentence-transformers computes projections too, and the card is right."""
+"""A saved folder is a model of sentence-transformers, projections included, and its card says so."""
 
 from __future__ import annotations
 

@@ -34,6 +34,7 @@ def test_a_saved_model_opens_bit_by_bit(tmp_path: Path) -> None:
 def test_a_saved_model_is_json_and_safetensors(tmp_path: Path) -> None:
     saved(tmp_path / "model")
     assert {file.name for file in (tmp_path / "model").iterdir()} == {
+        "README.md",
         "config.json",
         "finetuner.json",
         "model.safetensors",
