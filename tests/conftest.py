@@ -19,7 +19,10 @@ OWN_NAMESPACES = ("mlp", "timm", "hf", "openclip", "metric-learning")
 OWN_PLUGINS = {f"finetuner-{name}" for name in OWN_NAMESPACES}
 
 # The catalogue and the contract have to work without torch, and are tested without it as well. The other rooms compute.
-COMPUTING = ("modeling", "losses", "training", "evaluation", "mining", "artifacts", "security", "testing/computing")
+COMPUTING = (
+    *("modeling", "encoding", "losses", "training", "evaluation", "mining", "artifacts", "export", "security"),
+    "testing/computing",
+)
 TENSORS = ("data/test_augment.py", "data/test_pixels.py")
 collect_ignore_glob = [] if HAS_TORCH else [*(f"{room}/*" for room in COMPUTING), *TENSORS]
 
