@@ -82,6 +82,11 @@ class Evaluation(dict[str, float]):
             raise OptionError(f"{quote(name)} was not measured.{near(name, self)}\nThere are {', '.join(self)}.")
         return self._intervals[name]
 
+    @property
+    def intervals(self) -> dict[str, Interval]:
+        """Those of all numbers."""
+        return self._intervals
+
     @cached_property
     def _intervals(self) -> dict[str, Interval]:
         return bootstrap(self.measures)

@@ -276,7 +276,13 @@ def fit(
                     for part, own in zip(data.parts, losses, strict=True)
                 ],
                 "evaluation": [
-                    {"name": name, "data": data.evals[name].summary(), "before": before, "after": after}
+                    {
+                        "name": name,
+                        "data": data.evals[name].summary(),
+                        "before": before,
+                        "after": after,
+                        "intervals": {"before": before.intervals, "after": after.intervals},
+                    }
                     for name, before, after in measured
                 ],
                 "checks": [check._asdict() for check in checks],
