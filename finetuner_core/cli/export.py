@@ -42,13 +42,13 @@ def export(model: str, out: str, in_json: bool, **settings: object) -> None:
 
 
 @click.command()
-@click.argument("folder", metavar="DIR")
-@click.argument("repository", metavar="USER/NAME")
+@click.argument("folder")
+@click.argument("repository")
 @click.option("--private/--public", default=None, help="Who sees it, if it is new. [as the account is set]")
 @click.option("--message", metavar="TEXT", help="Of the commit.")
 @parameters.verbose
 def push(folder: str, repository: str, private: bool | None, message: str | None) -> None:
-    """Uploads the saved model in DIR to the Hugging Face Hub, without the log of its run.
+    """Uploads the saved model in FOLDER to the Hugging Face Hub as REPOSITORY (user/name), without the log of its run.
 
     You are known to the Hub by `hf auth login`, or by a token in HF_TOKEN.
     """

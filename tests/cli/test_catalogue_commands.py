@@ -215,7 +215,8 @@ def test_every_command_and_every_option_is_explained(command: str) -> None:
 def test_the_help_names_every_command() -> None:
     text = run("--help").stdout
     assert set(re.findall(r"^  ([a-z]+) ", text, re.MULTILINE)) == set(cli.commands)
-    assert set(cli.commands) == {"list", "show", "check", "fit", "mine", "evaluate", "encode", "doctor"}
+    names = {"list", "show", "check", "fit", "mine", "evaluate", "encode", "export", "push", "doctor"}
+    assert set(cli.commands) == names
 
 
 def defaults_in_help(command: str) -> dict[str, str]:
