@@ -21,7 +21,7 @@ from finetuner_core.values import near, quote
 _AT_A_TIME = 4096
 
 # Also as East Asian keyboards write the four signs.
-_FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")
+_FORMULA = re.compile(r"[=+\-@\t\n＝＋－＠]")
 
 
 class Evaluation(dict[str, float]):
@@ -144,7 +144,13 @@ class Evaluation(dict[str, float]):
 
 def _no_formulas(row: Mapping[str, object]) -> dict[str, object]:
     """A row in which no text is a formula to a spreadsheet; numbers, which are ours, may be below zero."""
-    return {name: f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell for name, cell in row.items()}
+    return {name: _no_formula(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
+
+
+def _no_formula(cell: str) -> str:
+    # A return ends a row where it is not quoted, which Python does not do before a newline is what ends it.
+    text = cell.replace("\r\n", "\n").replace("\r", "\n")
+    return f"'{text}" if _FORMULA.match(text) else text
 
 
 class Gain(NamedTuple):

@@ -42,8 +42,9 @@ def read(path: Path) -> Table:
     except DataError:
         raise
     except Exception as error:  # numpy, zipfile and zlib each raise their own kinds for a file that is damaged
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise DataError(
-            f"{path} cannot be read as .npz: {error}\n"
+            f"{path} cannot be read as .npz: {reason}\n"
             "It must hold arrays of numbers or texts; labels.astype(str) makes texts of objects."
         ) from None
     arrays = {name.removesuffix(".npy"): array for name, array in found.items() if array is not None and array.ndim}

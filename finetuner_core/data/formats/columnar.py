@@ -70,7 +70,8 @@ def read_saved_dataset(folder: Path) -> Table:
         splits = [str(split) for split in _described(folder, "dataset_dict.json", "splits")]
         return read_saved_dataset(folder / Path(_only(splits, str(folder), f"{folder}/{{}}")).name)
     # Only what is in the folder itself.
-    shards = [folder / Path(shard["filename"]).name for shard in _described(folder, "state.json", "_data_files")]
+    with _reading(folder / "state.json", "what save_to_disk writes"):
+        shards = [folder / Path(shard["filename"]).name for shard in _described(folder, "state.json", "_data_files")]
     missing = next((shard for shard in shards if not shard.is_file()), None)
     if missing is not None:
         raise DataError(f"{folder} is not whole: there is no {quote(missing.name)}.")

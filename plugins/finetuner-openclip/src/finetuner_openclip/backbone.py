@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from safetensors import SafetensorError
@@ -18,7 +19,16 @@ from finetuner_openclip.feeding import TextPreprocess, image_preprocess, read_to
 from finetuner_openclip.network import config_of_towers, create, image_size, measure, preprocess_config
 
 # What open_clip and its helpers raise where weights are not there, not whole, or not those of the architecture.
-LOADING_ERRORS = (OSError, RuntimeError, ValueError, TypeError, KeyError, AssertionError, SafetensorError)
+LOADING_ERRORS = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AssertionError,
+    SafetensorError,
+    UnpicklingError,
+)
 
 
 _CODE = """\
