@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 @click.argument("model", required=False)
 @click.argument("train", nargs=-1, metavar="TRAIN...")
 @click.option("--out", metavar="DIR", help="The folder to save the fine-tuned model in; the run is kept beside it.")
+@click.option("--config", metavar="FILE", help="Settings in TOML or JSON, or a run.json; options given here go first.")
 @click.option("--resume", metavar="DIR", help="Go on with the run of that --out, as it was begun.")
 @click.option("--eval", "eval_data", metavar="DATA", help="Evaluation data; else a part of TRAIN is held out.")
 @parameters.columns
@@ -117,6 +119,7 @@ def fit(
     /,
     model: str | None,
     train: tuple[str, ...],
+    config: str | None,
     resume: str | None,
     loss: tuple[str, ...],
     loss_options: dict[str, str],
@@ -143,14 +146,8 @@ def fit(
     if resume is not None:
         finetuner_core.fit(**_resumed(context, resume))
         return
-    for name, value in (
-        ("argument 'MODEL'", model),
-        ("argument 'TRAIN...'", train),
-        ("option '--out'", settings["out"]),
-    ):
-        if not value:
-            raise click.UsageError(f"Missing {name}.", context)
-    assert model is not None
+    if config is None:
+        _check_missing(context, {"model": model, "train_data": train, "out": settings["out"]})
     # What was not given is left to the function's own defaults.
     given = {name: value for name, value in settings.items() if value is not None}
     frozen = int(freeze) if freeze is not None and freeze.isdecimal() else freeze
@@ -161,12 +158,51 @@ def fit(
         if loss:
             given["loss"] = loss[0]
     data: object = train[0] if len(train) == 1 else train
+    if config is not None and not train and (len(loss) > 1 or weights):
+        raise OptionError(
+            f"{'--weight' if weights else '--loss, given several times,'} is for each TRAIN of the command line, and "
+            f"there is none.\nWrite it to the data in {config}: train = [{{data = FILE, weight = 2}}, ...]."
+        )
     if len(loss) > 1 or weights:
         data = _training_sets(train, loss if len(loss) > 1 else (), options_of, weights)
     if text_model is not None:
         given["text_model"] = as_model_name(text_model)
-    model = as_model_name(model)
-    finetuner_core.fit(model, data, pretrained=not from_scratch, freeze=frozen, loss_options=loss_options, **given)  # type: ignore[arg-type]
+    arguments = {
+        "model": None if model is None else as_model_name(model),
+        "train_data": data,
+        "pretrained": not from_scratch,
+        "freeze": frozen,
+        "loss_options": loss_options,
+        **given,
+    }
+    if config is not None:
+        arguments = _configured(context, config, arguments)
+        _check_missing(context, arguments, f", here or in {config}")
+    finetuner_core.fit(**arguments)  # type: ignore[arg-type]
+
+
+def _check_missing(context: click.Context, arguments: Mapping[str, object], where: str = "") -> None:
+    said = {"model": "argument 'MODEL'", "train_data": "argument 'TRAIN...'", "out": "option '--out'"}
+    for name, own in said.items():
+        if not arguments.get(name):
+            raise click.UsageError(f"Missing {own}{where}.", context)
+
+
+def _configured(context: click.Context, config: str, arguments: Mapping[str, object]) -> dict[str, Any]:
+    """The arguments of a file, and over them those of the command line that were given there."""
+    from finetuner_core.cli.config import merge, read_config
+
+    parameter_of = {"train_data": "train", "pretrained": "from_scratch"}
+    typed = {
+        name: value
+        for name, value in arguments.items()
+        if context.get_parameter_source(parameter_of.get(name, name)) is ParameterSource.COMMANDLINE
+    }
+    settings = read_config(Path(config).expanduser())
+    for name in ("model", "text_model"):
+        if isinstance(settings.get(name), str):
+            settings[name] = as_model_name(settings[name])
+    return merge(settings, typed)
 
 
 def _resumed(context: click.Context, out: str) -> dict[str, Any]:
