@@ -264,6 +264,9 @@ def read_settings(out: str | Path) -> dict[str, Any]:
             )
     for name in ("train_data", "eval_data"):
         settings[name] = _training_sets(settings[name])
+    # Each process is told for itself how long it may take, and whether other versions will do.
+    for name in ("max_time", "allow_changed_versions"):
+        settings.pop(name, None)
     return settings | {"out": str(out)}
 
 

@@ -58,9 +58,11 @@ def test_what_is_not_given_is_left_to_fit(called: list[dict[str, Any]]) -> None:
             "pooling_options": {},
             "lora_options": {},
             "adapter": False,
+            "allow_changed_versions": False,
             "model_options": {},
             "loss_options": {},
             "skip_bad_items": False,
+            "skip_bad_steps": False,
             "quiet": False,
             "pretrained": True,
             "freeze": None,
@@ -170,7 +172,7 @@ def test_every_setting_of_fit_can_be_typed() -> None:
     from finetuner_core.cli.fit import fit as command
     from finetuner_core.training.fit import fit
 
-    typed = {parameter.name for parameter in command.params} - {"verbose", "weights"}
+    typed = {parameter.name for parameter in command.params} - {"verbose", "weights", "config", "resume"}
     renamed = {"train": "train_data", "from_scratch": "pretrained"}
     assert {renamed.get(str(name), name) for name in typed} == set(inspect.signature(fit).parameters)
 
@@ -258,3 +260,20 @@ def test_the_folder_of_a_saved_model_needs_no_dot(
     monkeypatch.chdir(tmp_path)
     assert run("mine", "data.csv", "--text-model", "mine", "--out", "model").exit_code == 0
     assert (called[0]["model"], called[0]["text_model"]) == (str(tmp_path / "mine"),) * 2
+
+
+def test_a_run_that_ended_early_goes_on_as_it_was_begun(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    given = ["--epochs", 2, "--batch-size", 8, "--device", "cpu", "--quiet"]
+    stopped = run("letters", data, "--out", out, *given, "--max-time", "0.000001s")
+    assert stopped.exit_code == 75
+    assert "Stopped after step 1 of" in stopped.stderr
+    assert f"finetuner fit --resume {out}" in stopped.stderr
+    refused = run("--resume", out, "--epochs", 3)
+    assert refused.exit_code == 2
+    assert "--epochs was given too" in refused.stderr
+    assert run("--resume", out, "--quiet").exit_code == 0
+    assert (out / "run" / "run.json").is_file()
+    ended = run("--resume", out)
+    assert ended.exit_code == 2
+    assert "is a run that has ended" in ended.stderr
