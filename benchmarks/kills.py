@@ -26,9 +26,8 @@ import numpy as np
 def command(folder: Path, out: Path) -> list[str]:
     """The run: 100 steps, a checkpoint after every second."""
     given = "--loss siglip --epochs 2 --batch-size 16 --checkpoint-every 2 --eval-every 20 --device cpu --quiet"
-    return [
-        sys.executable, "-c", "from finetuner_core.cli import main; main()", "fit", "mlp", str(folder / "data.npz"), "--out", str(out), *given.split(),
-    ]  # fmt: skip
+    start = [sys.executable, "-c", "from finetuner_core.cli import main; main()"]
+    return [*start, "fit", "mlp", str(folder / "data.npz"), "--out", str(out), *given.split()]
 
 
 def write_data(folder: Path) -> None:
