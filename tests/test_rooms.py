@@ -25,11 +25,12 @@ ORDER = (
     "evaluation",
     "mining",
     "training",
+    "runs",
     "finetuner_core",
     "cli",
     "testing",
 )
-LIGHT = ("contract", "catalogue", "artifacts", "finetuner_core", "cli")
+LIGHT = ("contract", "catalogue", "artifacts", "runs", "finetuner_core", "cli")
 MODULES = {".".join(file.relative_to(CORE.parent).with_suffix("").parts): file for file in sorted(CORE.rglob("*.py"))}
 
 

@@ -15,6 +15,7 @@ from finetuner_core.cli.check import check
 from finetuner_core.cli.export import export, push
 from finetuner_core.cli.fit import fit
 from finetuner_core.cli.mine import mine
+from finetuner_core.cli.runs import runs
 from finetuner_core.cli.use import encode, evaluate
 from finetuner_core.errors import FinetunerError, Interrupted
 from finetuner_core.values import printable
@@ -68,7 +69,7 @@ def cli() -> None:
     """Turns pretrained backbones into embedding models and fine-tunes them for search."""
 
 
-for command in (list_command, show, check, fit, evaluate, encode, export, push, mine, doctor):
+for command in (list_command, show, check, fit, runs, evaluate, encode, export, push, mine, doctor):
     cli.add_command(command)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
@@ -92,12 +93,12 @@ def _overridden(data: Any, typed: Mapping[str, Any]) -> Any:
 
 def _read(file: Path) -> dict[str, Any]:
     """What the file holds, of a run its settings."""
-    if file.is_dir():
+    readers: dict[str, Callable[[Path], Any]] = {".toml": _read_toml, ".json": lambda own: read_json(own, strict=True)}
+    if os.path.isdir(file):  # noqa: PTH112 - Path.is_dir raises where a name is too long
         runs = [own for own in (file / "run" / "run.json", file / "run.json") if own.is_file()]
         raise OptionError(
             f"{file} is a folder; --config takes a file: {runs[0] if runs else 'FILE.toml or FILE.json'}."
         )
-    readers: dict[str, Callable[[Path], Any]] = {".toml": _read_toml, ".json": lambda own: read_json(own, strict=True)}
     if file.suffix.lower() not in readers:
         raise OptionError(f"{quote(file)} must end in .toml or .json, which says how it is to be read.")
     try:
@@ -145,7 +146,8 @@ def _of_run(file: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
                 f"{file}: the run was begun in Python with a {name} in memory, which no file can repeat.\n"
                 "Repeat it in Python, or write the settings into a file with a name or a path in its place."
             )
-    return settings
+    # Each process is told for itself how long it may take, and whether other versions will do.
+    return {name: value for name, value in settings.items() if name not in ("max_time", "allow_changed_versions")}
 
 
 def _other(key: str) -> str:

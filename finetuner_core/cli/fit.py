@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -198,7 +199,7 @@ def _configured(context: click.Context, config: str, arguments: Mapping[str, obj
         for name, value in arguments.items()
         if context.get_parameter_source(parameter_of.get(name, name)) is ParameterSource.COMMANDLINE
     }
-    settings = read_config(Path(config).expanduser())
+    settings = read_config(Path(os.path.expanduser(config)))  # noqa: PTH111 - Path's raises where there is no such user
     for name in ("model", "text_model"):
         if isinstance(settings.get(name), str):
             settings[name] = as_model_name(settings[name])

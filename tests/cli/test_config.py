@@ -210,11 +210,13 @@ def test_what_is_wrong_is_named(settings: dict[str, Any], words: list[str], writ
         pytest.param("c.toml", "epochs = 1979-05-27", 'epochs is "1979-05-27"; it must be', marks=needs_toml),
         ("c.yaml", "epochs: 1", "must end in .toml or .json"),
         ("", "", "cannot be read"),
+        ("x" * 5000 + ".toml", "", "cannot be read"),
+        ("~nobody-is-called-so.json", "", "cannot be read"),
     ],
 )  # fmt: skip
 def test_a_file_that_cannot_be_read(name: str, text: str, words: str, tmp_path: Path) -> None:
-    file = tmp_path / (name or "missing.json")
-    if name:
+    file = tmp_path / (name or "missing.json") if name[:1] != "~" else Path(name)
+    if text or name == "c.yaml":
         file.write_text(text)
     result = run("--config", file)
     assert result.exit_code == 2

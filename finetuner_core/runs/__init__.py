@@ -1,0 +1,1 @@
+"""Runs that were, and runs that are: found, read and compared, without whatever computes."""
