@@ -102,10 +102,10 @@ def test_only_what_differs_has_a_column(tmp_path: Path) -> None:
     make(tmp_path / "a.run", seed=0, batch_size=8, loss_options={"margin": 0.3}, columns={})
     make(tmp_path / "b.run", seed=1, batch_size=8, loss_options={}, columns=None)
     header, _, first, second, *_ = runs(tmp_path).output.splitlines()
-    assert header.split()[-3:] == ["metric", "loss_options.margin", "seed"]
+    assert header.split()[-3:] == ["metric", "seed", "loss_options.margin"]
     assert "batch_size" not in header
-    assert first.split()[-2:] == ["0.3", "0"]
-    assert second.split()[-2:] == ["-", "1"]
+    assert first.split()[-2:] == ["0", "0.3"]
+    assert second.split()[-2:] == ["1", "-"]
 
 
 def test_nothing_there_is_said(tmp_path: Path) -> None:
