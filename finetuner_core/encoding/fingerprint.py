@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from finetuner_core.data.dataset import Column
+from finetuner_core.data.slices import TarSlice
 from finetuner_core.errors import DataError
 from finetuner_core.modeling.embedding_model import EmbeddingModel
 from finetuner_core.values import Modality, Side, quote
@@ -52,7 +53,8 @@ def computed_by(model: EmbeddingModel) -> dict[str, str]:
 
 
 def of_items(column: Column) -> str:
-    """SHA-256 over a column's items: texts, the numbers of vectors; of images that lie in files name, size and age.
+    """SHA-256 over a column's items: texts, the numbers of vectors; of images in files name, size and age, in
+    tars their place as well.
 
     Raises:
         DataError: if what is to be a text is none.
@@ -109,6 +111,8 @@ def _bytes(item: object) -> bytes:
         except OSError:  # which is said in better words where it is opened
             return str(item).encode(errors="surrogatepass")
         return f"{item} {status.st_size} {status.st_mtime_ns}".encode(errors="surrogatepass")
+    if isinstance(item, TarSlice):
+        return f"{item} {item.offset} {item.size} ".encode(errors="surrogatepass") + _bytes(item.path)
     if isinstance(item, bytes):
         return item
     array = np.asarray(item)

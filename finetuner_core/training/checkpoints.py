@@ -20,6 +20,7 @@ from torch import Tensor
 
 from finetuner_core.errors import FolderError
 from finetuner_core.training.tensors import sha256_of, size_of, write_tensors
+from finetuner_core.untrusted import read_json
 
 logger = logging.getLogger("finetuner")
 
@@ -122,7 +123,7 @@ class Checkpoints:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _read(self, place: Path) -> Snapshot:
-        text = json.loads((place / _NUMBERS).read_text("utf-8"))
+        text = read_json(place / _NUMBERS)
         content = text["content"]
         if text["sha256"] != _sha256(content):
             raise ValueError(f"{_NUMBERS} is not as it was written")

@@ -101,7 +101,8 @@ class Course:
                 self.progress.kept(best.restore())
         # What the best weights measured is known, unless that was before the run went on.
         after = self._measure() if best is None or best.best is None else best.best
-        self._note("after", sum(1 for _ in history) * self.material.steps, after)
+        done = len(history) * self.material.steps if best is None else best.checks[-1].step
+        self._note("after", done, after)
         measured = [Measured(name, before[name], after[name]) for name in before]
         return measured, history, [] if best is None else best.checks
 

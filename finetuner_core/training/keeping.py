@@ -53,7 +53,7 @@ class Keeping:
         if before is not None:
             if before.numbers["model"] != self._model:
                 raise FolderError(
-                    f"The model has changed: the run in {self.run.folder} started from other weights.\\n"
+                    f"The model has changed: the run in {self.run.folder} started from other weights.\n"
                     "Bring the model back that it was begun with, or begin anew with another --out."
                 )
             state.restore(before.tensors, before.numbers)

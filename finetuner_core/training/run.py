@@ -17,6 +17,7 @@ from finetuner_core.data.sources import TrainingSet
 from finetuner_core.errors import FolderError
 from finetuner_core.training.checkpoints import Checkpoints, Snapshot, write_synced
 from finetuner_core.training.lock import Lock
+from finetuner_core.untrusted import read_json
 
 VERSION = 1
 """Of the format of `run.json`."""
@@ -287,7 +288,7 @@ def in_memory(value: object) -> bool:
 def _read(file: Path) -> dict[str, Any] | None:
     """What a `run.json` says; `None` where there is none or it is cut short."""
     try:
-        content = json.loads(file.read_text("utf-8"))
+        content = read_json(file)
         version = content["format_version"]
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -280,6 +280,8 @@ def test_options_reach_the_function(fit_was_given: dict[str, object]) -> None:
         "lora_options": {},
         "adapter": False,
         "skip_bad_items": False,
+        "skip_bad_steps": False,
+        "allow_changed_versions": False,
         "columns": {"text": "a", "label": "b"},
         "model_options": {"sizes": "512,128", "bias": "no"},
         "loss": "triplet",

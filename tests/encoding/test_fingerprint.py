@@ -14,6 +14,7 @@ from PIL import Image
 import finetuner
 from finetuner_core.data.cells import ArrowCells
 from finetuner_core.data.dataset import Column
+from finetuner_core.data.slices import TarSlice
 from finetuner_core.encoding.fingerprint import of_items, of_model
 from finetuner_core.errors import DataError
 
@@ -87,3 +88,18 @@ def test_of_images(tmp_path: Path) -> None:
     of_items(Column("a", "image", [path.read_bytes()]))
     path.unlink()
     of_items(Column("a", "image", [path]))  # that it is not there is said where it is opened
+
+
+def test_of_images_in_a_tar(tmp_path: Path) -> None:
+    tar = tmp_path / "a.tar"
+    tar.write_bytes(b"content that nobody opens")
+
+    def of(*places: tuple[str, int, int]) -> str:
+        return of_items(Column("a", "image", [TarSlice(tar, *place) for place in places]))
+
+    same = of(("1.png", 0, 5), ("2.png", 5, 5))
+    assert of(("1.png", 0, 5), ("2.png", 5, 5)) == same
+    for other in (("3.png", 5, 5), ("2.png", 6, 5), ("2.png", 5, 6)):
+        assert of(("1.png", 0, 5), other) != same
+    os.utime(tar, (1, 1))
+    assert of(("1.png", 0, 5), ("2.png", 5, 5)) != same
