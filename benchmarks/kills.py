@@ -94,7 +94,7 @@ def kill_at(process: int, seconds: float) -> int:
 
 
 def calls_to_the_system(at: Callable[[], None]) -> Callable[[FrameType, str, Any], None]:
-    """What `sys.setprofile` takes, so that `at` is called before and after each call to the system that changes files."""
+    """What `sys.setprofile` takes, so that `at` is called around each call to the system that changes files."""
     names = {"open", "write", "flush", "close", "fsync", "mkdir", "link", "rename", "replace", "unlink", "rmdir"}
 
     def seen(frame: FrameType, event: str, called: Any) -> None:

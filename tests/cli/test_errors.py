@@ -45,7 +45,7 @@ MISTAKES = {
     "a saved model that is cut off": (["show", "./cut"], ""),
     "a missing plugin": (["show", "timm/convnext"], 'The plugin "timm" is not installed.\nInstall it: pip install '),
     "a broken plugin": (["show", "broken/model"], 'Plugin "broken" (finetuner-broken 1.0) failed: its import raised'),
-    "another suffix": (["encode", "letters", "data.csv", "--out", "vectors.csv"], "vectors.csv must end in .npy or .parquet"),
+    "another suffix": (["encode", "letters", "d.csv", "--out", "vectors.csv"], "vectors.csv must end in .npy or "),
     "no folder to write in": (["encode", "letters", "d.csv", "--out", "no/v.npy"], "no/v.npy cannot be written: "),
     "no such data": (["evaluate", "letters", "nothing.csv"], ""),
     "no such data to train on": (FIT, ""),
