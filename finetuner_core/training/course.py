@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -77,8 +78,12 @@ class Course:
         before = self._measure()
         if self.run is None or not self.run.goes_on:
             self._note("before", 0, before)
-        with TemporaryDirectory(prefix="finetuner-") as scratch:
-            folder = Path(scratch) if self.run is None else self.run.folder
+        # A folder that a killed process would leave behind is made only where there is no other.
+        scratch: AbstractContextManager[str | Path] = (
+            TemporaryDirectory(prefix="finetuner-") if self.run is None else nullcontext(self.run.folder)
+        )
+        with scratch as place:
+            folder = Path(place)
             best = None
             if self.settings.eval_every is not None:
                 best = BestWeights(
