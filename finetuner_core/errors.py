@@ -41,7 +41,7 @@ class TrainingError(FinetunerError):
     """A training run that cannot start, or that cannot go on."""
 
 
-class Interrupted(TrainingError):
+class Interrupted(TrainingError):  # noqa: N818  (nothing went wrong)
     """A training run that was asked to end, and that goes on where it was when it is started again.
 
     Args:

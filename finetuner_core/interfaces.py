@@ -177,8 +177,8 @@ class ForeignUse:
     Args:
         library: as the Hub calls it, such as `sentence-transformers` or `timm`.
         pipeline_tag: the Hub's word for what the model does, such as `sentence-similarity`.
-        code: Python that opens it, with `{model}` where its name on the Hub or its folder belongs, and `{folder}` where it
-            has to be the folder.
+        code: Python that opens it, with `{model}` where its name on the Hub or its folder belongs, and `{folder}` where
+            it has to be the folder.
         rest: what that code leaves out of the embedding, in a sentence for a person; empty where nothing.
         tags: more words by which it is found.
     """

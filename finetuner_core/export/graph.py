@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import logging
 import warnings
@@ -43,7 +44,7 @@ def need_libraries() -> None:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                __import__(name)
+                importlib.import_module(name)
         except ImportError:
             raise PluginError(
                 f"An export to ONNX needs {name}, which is not installed.\nRun: pip install finetuner-core[onnx]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -17,10 +18,11 @@ LENGTHS = (9, 9, 5, 1, 1, 4, 9)
 HEADS, DIM = 4, 8
 
 
-def tensors(heads: int = HEADS, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+def tensors(heads: int = HEADS, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     shapes = [(sum(LENGTHS), own, DIM) for own in (HEADS, heads, heads)]
-    return [torch.randn(shape, generator=generator).to(dtype).requires_grad_() for shape in shapes]
+    query, key, value = (torch.randn(shape, generator=generator).to(dtype).requires_grad_() for shape in shapes)
+    return query, key, value
 
 
 def naive(
@@ -56,7 +58,7 @@ def naive(
     return torch.stack(rows)
 
 
-def gradients(out: Tensor, given: list[Tensor]) -> list[Tensor]:
+def gradients(out: Tensor, given: Sequence[Tensor]) -> list[Tensor]:
     weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
     return list(torch.autograd.grad((out * weights).sum(), given))
 
@@ -139,10 +141,10 @@ def test_dropped_weights_are_those_that_were_drawn(settings: dict[str, Any], hea
 
 
 def test_dropout_keeps_the_expected_value() -> None:
-    given = [tensor.detach() for tensor in tensors()]
+    query, key, value = (tensor.detach() for tensor in tensors())
     torch.manual_seed(0)
-    mean = torch.stack([packed_attention(*given, LENGTHS, dropout=0.2) for _ in range(2000)]).mean(0)
-    torch.testing.assert_close(mean, packed_attention(*given, LENGTHS), rtol=0, atol=0.08)
+    mean = torch.stack([packed_attention(query, key, value, LENGTHS, dropout=0.2) for _ in range(2000)]).mean(0)
+    torch.testing.assert_close(mean, packed_attention(query, key, value, LENGTHS), rtol=0, atol=0.08)
 
 
 def test_half_precision_is_computed_in_float32_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,10 +155,11 @@ def test_half_precision_is_computed_in_float32_on_a_cpu(monkeypatch: pytest.Monk
         seen.append(query.dtype)
         return original(query, *rest, **more)
 
-    monkeypatch.setattr(attention.F, "scaled_dot_product_attention", watch)
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watch)
     given = tensors(dtype=torch.bfloat16)
     packed = packed_attention(*given, LENGTHS)
     assert packed.dtype is torch.bfloat16
     assert set(seen) == {torch.float32}
-    expected = packed_attention(*(tensor.float() for tensor in given), LENGTHS)
+    query, key, value = (tensor.float() for tensor in given)
+    expected = packed_attention(query, key, value, LENGTHS)
     torch.testing.assert_close(packed, expected.bfloat16())

@@ -41,7 +41,8 @@ sys.addaudithook(_listen)
 def _watched() -> Iterator[None]:
     """Nothing is started, unpickled, or asked of the network in any of these tests."""
     global _seen
-    _seen = seen = []
+    seen: list[str] = []
+    _seen = seen
     yield
     _seen = None
     assert seen == []

@@ -50,7 +50,10 @@ def row(**changes: object) -> Callable[[Path], None]:
 
 
 def text(content: str, name: str = FILE) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_text(content) and None
+    def change(folder: Path) -> None:
+        (folder / name).write_text(content)
+
+    return change
 
 
 def sparse(name: str) -> Callable[[Path], None]:
@@ -59,7 +62,10 @@ def sparse(name: str) -> Callable[[Path], None]:
 
 
 def replaced(name: str, content: Callable[[Path], bytes]) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_bytes(content(folder)) and None
+    def change(folder: Path) -> None:
+        (folder / name).write_bytes(content(folder))
+
+    return change
 
 
 def linked(name: str, target: str) -> Callable[[Path], None]:

@@ -102,7 +102,7 @@ def kill_after(step: int) -> None:
         if position.done == step:
             os._exit(KILLED)
 
-    Keeping.note = noted  # type: ignore[method-assign]
+    Keeping.note = noted  # type: ignore[assignment,method-assign]
 
 
 def _noisy(signal: str, drawn: random.Random) -> str:

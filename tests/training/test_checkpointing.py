@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,14 +11,16 @@ from torch import Tensor
 from finetuner_core.modeling.build import build_model
 from finetuner_core.modeling.dropout import use_fast_dropout
 from finetuner_core.training.checkpointing import checkpointed
+from finetuner_core.values import Modality
 
 pytestmark = pytest.mark.usefixtures("acme")
 
 
 @pytest.mark.parametrize("name", ["letters", "pixels"])
 def test_gradients_are_the_same_with_dropout_on_and_nothing_is_left_behind(name: str) -> None:
-    modality = "text" if name == "letters" else "image"
-    model = build_model(name, **({"dropout": 0.4} if name == "letters" else {}))
+    modality: Modality = "text" if name == "letters" else "image"
+    options: dict[str, Any] = {"dropout": 0.4} if name == "letters" else {}
+    model = build_model(name, **options)
     use_fast_dropout(model)
     model.train()
     encoder = model.encoder(modality)

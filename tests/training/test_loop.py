@@ -180,7 +180,8 @@ def test_the_seed_alone_changes_the_crops() -> None:
 
     def embed(mirror: bool | None, seed: int) -> Tensor:
         (feed,) = feeds_of(model, data, mirror)
-        return model("image", feed.prepare([0, 1], torch.Generator().manual_seed(seed)))
+        vectors: Tensor = model("image", feed.prepare([0, 1], torch.Generator().manual_seed(seed)))
+        return vectors
 
     assert torch.equal(embed(True, 1), embed(True, 1))
     assert not torch.equal(embed(True, 1), embed(True, 2))
@@ -228,6 +229,8 @@ def test_a_loss_that_is_no_number_ends_the_training_before_its_step(bad: float) 
 
 class Explodes(nn.Module):
     """A loss that is finite, with a gradient that is not, in one of its steps; it counts in a buffer."""
+
+    calls: Tensor
 
     def __init__(self, step: int, *, loss_too: bool) -> None:
         super().__init__()

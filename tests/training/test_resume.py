@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,8 @@ def build_loss(info, dim, options):
 def test_whatever_else_a_run_remembers(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, install_plugin: Callable[..., None]
 ) -> None:
-    model, data, steps, given = "letters", text_pairs, [3, 7, 8], {}
+    model, data, steps = "letters", text_pairs, [3, 7, 8]
+    given: dict[str, Any] = {}
     if case == "memory":
         given = {"memory": 40}
     elif case == "best":
@@ -317,11 +319,9 @@ def test_before_the_first_checkpoint_nothing_stays_that_another_command_would_st
 
 def test_a_full_disk_ends_the_run_with_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = text_pairs(tmp_path)
-    usage = checkpoints_module.shutil.disk_usage
+    usage = shutil.disk_usage
     frees = iter([2**40, 2**40, 1])
-    monkeypatch.setattr(
-        checkpoints_module.shutil, "disk_usage", lambda path: usage(path)._replace(free=next(frees, 2**40))
-    )
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(path)._replace(free=next(frees, 2**40)))
     with pytest.raises(
         FolderError, match=r"of step 6 cannot be written .*: the disk is full\.\nMake room.*step 4"
     ) as error:
