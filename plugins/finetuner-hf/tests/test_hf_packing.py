@@ -46,11 +46,12 @@ def small(kind: type[PreTrainedConfig]) -> PreTrainedConfig:
 def network_of(kind: str) -> PreTrainedModel:
     """A small network whose every matrix matters."""
     torch.manual_seed(0)
-    network: PreTrainedModel = AutoModel.from_config(small(CONFIG_MAPPING[kind]), dtype=torch.float32)
+    network: PreTrainedModel = AutoModel.from_config(small(CONFIG_MAPPING[kind]), dtype=torch.float32)  # type: ignore[no-untyped-call]
     for parameter in network.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.3)
-    return network.eval()
+    network.train(False)
+    return network
 
 
 def batch() -> tuple[Tensor, Tensor]:
@@ -62,7 +63,7 @@ def batch() -> tuple[Tensor, Tensor]:
 def gradients(network: PreTrainedModel, states: Tensor, mask: Tensor) -> list[Tensor | None]:
     network.zero_grad()
     weights = torch.randn(states.shape, generator=torch.Generator().manual_seed(2))
-    (states * weights * mask.unsqueeze(-1)).sum().backward()
+    (states * weights * mask.unsqueeze(-1)).sum().backward()  # type: ignore[no-untyped-call]
     return [None if parameter.grad is None else parameter.grad.clone() for parameter in network.parameters()]
 
 

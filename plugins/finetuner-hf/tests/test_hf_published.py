@@ -79,7 +79,7 @@ def test_a_projection_behind_what_they_declared(truncate_dim: int | None, bert: 
     )
     made.save(str(tmp_path / "st"), create_model_card=False)
     model = projected(finetuner.build_model(str(tmp_path / "st"), output_dim=10, query_prompt="cat "))
-    expected = {side: model.encode(TEXTS, side=side) for side in ("query", "document")}  # type: ignore[arg-type]
+    expected = {side: model.encode(TEXTS, side=side) for side in ("query", "document")}
     for name in ("saved", "again"):
         model.save(tmp_path / name)
         opened = theirs(tmp_path / name)
