@@ -13,11 +13,11 @@ from finetuner_core.values import printable, quote
 
 
 @click.command()
-@click.argument("folder", metavar="DIR", default=".")
+@click.argument("folder", default=".")
 @click.option("--json", "in_json", is_flag=True, help="As JSON, with all settings.")
 @parameters.verbose
 def runs(folder: str, in_json: bool) -> None:
-    """Lists the runs of finetuner fit below DIR, and compares them.
+    """Lists the runs of finetuner fit below FOLDER, and compares them.
 
     A run is going on, was stopped (a line says how it goes on), has finished, or is broken (a line says why). Of their
     settings those are shown that differ.

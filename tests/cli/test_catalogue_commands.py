@@ -215,7 +215,7 @@ def test_every_command_and_every_option_is_explained(command: str) -> None:
 def test_the_help_names_every_command() -> None:
     text = run("--help").stdout
     assert set(re.findall(r"^  ([a-z]+) ", text, re.MULTILINE)) == set(cli.commands)
-    names = {"list", "show", "check", "fit", "mine", "evaluate", "encode", "export", "push", "doctor"}
+    names = {"list", "show", "check", "fit", "mine", "evaluate", "encode", "export", "push", "runs", "doctor"}
     assert set(cli.commands) == names
 
 
