@@ -19,7 +19,7 @@ from finetuner_core.errors import TrainingError
 from finetuner_core.interfaces import Prepared
 from finetuner_core.modeling.dropout import use_fast_dropout
 from finetuner_core.modeling.embedding_model import EmbeddingModel
-from finetuner_core.training.allocator import keep_freed_memory
+from finetuner_core.training.allocator import freed_memory_kept
 from finetuner_core.training.cut_texts import CutTexts
 from finetuner_core.training.feed import Feed, feeds_of
 from finetuner_core.training.keeping import Keeping
@@ -66,6 +66,7 @@ class Plan:
     skip_bad_steps: bool = False
 
 
+@freed_memory_kept()
 def train(
     model: EmbeddingModel,
     objectives: Sequence[Objective],
@@ -103,7 +104,6 @@ def train(
         TrainingError: if there is not enough memory for a single item.
         Interrupted: if it was asked to end, after a checkpoint.
     """
-    keep_freed_memory()
     use_fast_dropout(model)
     seed_all(plan.seed)
     batches = MixedBatches([objective.batches for objective in objectives], weights, plan.seed)
