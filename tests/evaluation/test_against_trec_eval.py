@@ -93,7 +93,8 @@ def search_sets(draw: st.DrawFn) -> tuple[SearchSet, np.ndarray, np.ndarray]:
     return data, vectors[0], vectors[1]
 
 
-@settings(max_examples=150, deadline=None)
+# The same cases each time: of others, a few keep pytrec_eval busy for minutes.
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(search_sets())
 def test_random_cases_with_ties_and_grades(case: tuple[SearchSet, np.ndarray, np.ndarray]) -> None:
     data, queries, documents = case
