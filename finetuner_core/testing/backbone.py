@@ -13,6 +13,7 @@ from finetuner_core.catalogue.names import resolve
 from finetuner_core.catalogue.registry import catalogue
 from finetuner_core.interfaces import FeatureExtractor, Features
 from finetuner_core.modeling.build import build_model
+from finetuner_core.modeling.embed import embed_chunk
 from finetuner_core.modeling.embedding_model import EmbeddingModel
 from finetuner_core.testing.check import Subject, fail
 from finetuner_core.testing.samples import items_of
@@ -111,10 +112,10 @@ def features(model: EmbeddingModel, modality: Modality, some: Sequence[object]) 
 
 
 def embed(model: EmbeddingModel, modality: Modality, some: Sequence[object], side: Side | None = None) -> Tensor:
-    """The vectors of items, all in one batch, as `encode` makes them."""
+    """The vectors of items, all in one batch, and in this order: a model would sort them, and compute some apart."""
+    preprocess = model.preprocess(modality, side)
     with torch.inference_mode():
-        vectors: Tensor = model(modality, model.preprocess(modality, side).prepare(some), side)
-    return vectors
+        return embed_chunk(model.encoder(modality, side), preprocess, preprocess.prepare(some), model.device)
 
 
 def sides_of(model: EmbeddingModel, modality: Modality) -> list[Side | None]:
