@@ -5,11 +5,15 @@ Environments are made by uv, which links packages from its cache: the first one 
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
 
 import nox
+
+# Tests start many processes, and without bytecode on disk each of them compiles all of torch again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv"

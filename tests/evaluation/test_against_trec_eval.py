@@ -87,14 +87,16 @@ def search_sets(draw: st.DrawFn) -> tuple[SearchSet, np.ndarray, np.ndarray]:
     judged[0, 0] = True
     asking, found = np.nonzero(judged)
     grades = rng.integers(draw(st.integers(-1, 1)), draw(st.integers(1, 4)) + 1, len(asking))
+    # trec_eval's nDCG counts for minutes where all grades of a query are below zero.
+    first = np.unique(asking, return_index=True)[1]
+    grades[first] = np.maximum(grades[first], 0)
     columns = [Column(name, "vector", each) for name, each in zip(("query", "document"), vectors, strict=True)]
     judgements = Judgements.of_triples(asking, found, grades, queries)
     data = SearchSet(columns[0], columns[1], judgements, [f"q{number}" for number in range(queries)], ids)
     return data, vectors[0], vectors[1]
 
 
-# The same cases each time: of others, a few keep pytrec_eval busy for minutes.
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None)
 @given(search_sets())
 def test_random_cases_with_ties_and_grades(case: tuple[SearchSet, np.ndarray, np.ndarray]) -> None:
     data, queries, documents = case

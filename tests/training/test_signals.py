@@ -21,7 +21,7 @@ pytestmark = [
 # With `HELD` a run waits after its fourth step, in the midst of training, until a test has sent a signal; with `FULL`
 # the disk is full in the middle of its third checkpoint.
 PROGRAM = """
-import errno, os, sys, time
+import errno, os, signal, sys, time
 from pathlib import Path
 from finetuner_core.training import tensors
 from finetuner_core.training.keeping import Keeping
@@ -55,6 +55,8 @@ def opened(self, *given, **named):
     is_third = self.name == "state.safetensors" and "0000006" in self.parent.name and "wb" in given
     return Full(stream) if is_third else stream
 
+# Tests in the background of a shell hand on that Ctrl-C is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 if "HELD" in os.environ:
     note, Keeping.note = Keeping.note, held
 if "FULL" in os.environ:
