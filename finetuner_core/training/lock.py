@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from finetuner_core.errors import FolderError
+from finetuner_core.untrusted import read_json
 
 # Windows locks bytes, which nobody else may then read: one that is far behind what the file says.
 _FAR = 2**30
@@ -61,7 +62,7 @@ def _is_there(stream: BinaryIO, file: Path) -> bool:
 
 def _holder(file: Path) -> str:
     try:
-        holder = json.loads(file.read_text("utf-8"))
+        holder = read_json(file)
         return f"by process {holder['pid']} on {holder['host']}, started {holder['started']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "by another process"

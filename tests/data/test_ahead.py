@@ -181,7 +181,7 @@ def test_what_was_taken_is_held_by_nobody() -> None:
     class Result:
         pass
 
-    with prepare_ahead(range(50), lambda number: Result(), 2) as ahead:
+    with prepare_ahead(range(5), lambda number: Result(), 2) as ahead:
         for result in ahead:
             reference = weakref.ref(result)
             del result
