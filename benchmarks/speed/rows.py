@@ -129,7 +129,7 @@ def frozen_text(options: Options) -> Report:
 def frozen_image(options: Options) -> Report:
     """The same with a frozen CNN, beside a loop as tutorials write it."""
     epochs = options.size(10, 2)
-    work = _with(_image_work(options, options.size(32, 16), options.size(16, 2)), epochs=epochs)
+    work = _with(_image_work(options, options.size(32, 16), options.size(4, 2)), epochs=epochs)
     sides = [
         Side(FLOAT, "ours:frozen_images", _EXACT),
         Side(LOOP, "plain:frozen_images"),
