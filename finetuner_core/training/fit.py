@@ -151,7 +151,7 @@ def fit(
         seed: what every random choice follows from.
         chunk_size: the most items that keep what they need for the backward pass at once; the others are computed
             twice, with the same gradients (GradCache, Gao et al. 2021, https://arxiv.org/abs/2101.06983). Where it is
-            not given, as many as fit into memory.
+            not given, all where they fit into memory, and else as few as compute at full speed.
         workers: how many threads prepare items ahead of the steps that need them; 0 for none.
         skip_bad_steps: whether a step whose loss or gradient is not finite is left out, instead of ending the run.
         cache: a folder that keeps what frozen parts of the network give of each item, for later runs; else it is kept

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from finetuner_core.modeling.embed import Limit, tokens_of
+from finetuner_core.modeling.embed import Limit, tokens_at_once, tokens_of
 from finetuner_core.training.gradients import Work
 from finetuner_core.training.randomness import as_if_never
 
@@ -92,12 +91,13 @@ class GraphBudget:
             dtype: what the forward pass computes in.
         """
         too_many = self.items is not None and sum(len(work.prepared) for work in works) > self.items
-        if self.bytes is None:
-            return Limit(sys.maxsize, self.items) if too_many else None
-        total = sum(work.tokens() * self._measured(work, dtype) for work in works)
-        if total <= self.bytes and not too_many:
-            return None
-        return Limit(max(1, int(self.bytes / max(self._per_token[work.encoder] for work in works))), self.items)
+        tokens = tokens_at_once(self.device)
+        if self.bytes is not None:
+            total = sum(work.tokens() * self._measured(work, dtype) for work in works)
+            too_many = too_many or total > self.bytes
+            tokens = min(tokens, max(1, int(self.bytes / max(self._per_token[work.encoder] for work in works))))
+        # Chunks are computed twice, whatever their size: none is larger than pays.
+        return Limit(tokens, self.items) if too_many else None
 
     def is_larger(self, work: Work) -> bool:
         """Whether the graph of a work's longest item alone is more than there is room for."""

@@ -17,7 +17,7 @@ from finetuner_core.losses.infonce import InfoNCELoss
 from finetuner_core.losses.memory import MemoryLoss
 from finetuner_core.modeling.build import build_model
 from finetuner_core.modeling.dropout import use_fast_dropout
-from finetuner_core.modeling.embed import Limit
+from finetuner_core.modeling.embed import Limit, tokens_at_once
 from finetuner_core.modeling.embedding_model import EmbeddingModel
 from finetuner_core.training import memory
 from finetuner_core.training.feed import feeds_of
@@ -143,6 +143,14 @@ def test_a_graph_is_measured_and_the_rest_follows(monkeypatch: pytest.MonkeyPatc
     huge = work_of([2000])
     assert budget.limit([huge], torch.float32) == Limit(2**16 // 40)
     assert budget.is_larger(huge)
+
+
+def test_a_batch_that_does_not_fit_takes_the_memory_of_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free_memory", lambda device: 2 * 2**20)
+    budget = GraphBudget([], CPU)
+    assert budget.limit([work_of([100] * 250)], torch.float32) is None  # 1,000,000 bytes
+    assert budget.limit([work_of([100] * 270)], torch.float32) == Limit(tokens_at_once(CPU))
+    assert budget.limit([work_of([100] * 27_000)], torch.float32) == Limit(tokens_at_once(CPU))
 
 
 def test_what_is_measured_draws_no_random_numbers_and_learns_no_statistics() -> None:
