@@ -111,7 +111,7 @@ def image_train(options: Options) -> Report:
 
 def frozen_text(options: Options) -> Report:
     """Training a projection beside a frozen text backbone, ten epochs from the start to the end."""
-    epochs, batch_size = options.size(10, 2), options.size(64, 4)
+    epochs, batch_size = options.size(10, 2), options.size(32, 4)
     rows = _pairs(options, batch_size * options.size(4, 2) + 8)
     work = _work(options, batch_size, options.size(4, 2), epochs=epochs, pairs=rows[:-8], held_out=rows[-8:])
     sides = [
