@@ -16,7 +16,7 @@ from sentence_transformers import (
 )
 from sentence_transformers.base.sampler import DefaultBatchSampler
 from sentence_transformers.sentence_transformer import losses
-from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
+from sentence_transformers.sentence_transformer.modules import Dense
 from torch.utils.data import SequentialSampler
 from transformers import TrainerCallback
 
@@ -70,12 +70,11 @@ def encoding(turns: Turns, work: Work, *, dtype: str | None = None, int8: bool =
 
 def frozen_text(turns: Turns, work: Work, **given: Any) -> None:
     """A turn is a whole run over pairs with the transformer frozen and a layer that is trained."""
-    transformer = Transformer(work.model)
+    transformer, pooling, *_ = _model(work)
     for parameter in transformer.parameters():
         parameter.requires_grad = False
-    width = transformer.get_embedding_dimension()
-    layers = [transformer, Pooling(width), Dense(width, 256, bias=False, activation_function=torch.nn.Identity())]
-    model = SentenceTransformer(modules=layers, device=work.device)
+    layer = Dense(pooling.get_embedding_dimension(), 256, bias=False, activation_function=torch.nn.Identity())
+    model = SentenceTransformer(modules=[transformer, pooling, layer], device=work.device)
     turns.ready()
     _trainer(model, work, None, learning_rate=1e-3, **given).train()
     turns.end(items=work.epochs * len(work.rows()))
