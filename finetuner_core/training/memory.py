@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -80,6 +81,7 @@ class GraphBudget:
         free = free_memory(device)
         # A power of two, so that two runs on a machine compute in the same chunks, whatever else it is doing.
         self.bytes = None if free is None else _power_of_two(_SHARE * (free - reserved))
+        self._tried = math.inf  # bytes of the last step's graph, or of one of its chunks
         self._longest: dict[nn.Module, int] = {}
         self._per_token: dict[nn.Module, float] = {}
 
@@ -95,7 +97,9 @@ class GraphBudget:
         if self.bytes is not None:
             total = sum(work.tokens() * self._measured(work, dtype) for work in works)
             too_many = too_many or total > self.bytes
-            tokens = min(tokens, max(1, int(self.bytes / max(self._per_token[work.encoder] for work in works))))
+            per_token = max(self._per_token[work.encoder] for work in works)
+            tokens = min(tokens, max(1, int(self.bytes / per_token)))
+            self._tried = tokens * per_token if too_many else total
         # Chunks are computed twice, whatever their size: none is larger than pays.
         return Limit(tokens, self.items) if too_many else None
 
@@ -104,9 +108,9 @@ class GraphBudget:
         return self.bytes is not None and self._longest[work.encoder] * self._per_token[work.encoder] > self.bytes
 
     def halve(self) -> None:
-        """To be called when memory ran out after all."""
-        free = free_memory(self.device) if self.bytes is None else self.bytes
-        self.bytes = (free or 2**30) // 2
+        """To be called when memory ran out after all: half of what was tried is what may be tried next."""
+        most = free_memory(self.device) or 2**30 if self.bytes is None else self.bytes
+        self.bytes = int(min(most, self._tried)) // 2
 
     def numbers(self, encoders: Sequence[nn.Module]) -> dict[str, Any]:
         """What was decided and measured so far, for each of some encoders in their order."""

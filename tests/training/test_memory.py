@@ -153,6 +153,17 @@ def test_a_batch_that_does_not_fit_takes_the_memory_of_a_small_one(monkeypatch: 
     assert budget.limit([work_of([100] * 27_000)], torch.float32) == Limit(tokens_at_once(CPU))
 
 
+def test_what_ran_out_of_memory_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free_memory", lambda device: 2 * 2**30)
+    budget, work = GraphBudget([], CPU), work_of([100] * 250)
+    assert budget.limit([work], torch.float32) is None
+    budget.halve()
+    assert budget.bytes == 500_000  # of its 1,000,000, not of the budget
+    assert budget.limit([work], torch.float32) == Limit(tokens_at_once(CPU))
+    budget.halve()
+    assert budget.limit([work], torch.float32) == Limit(tokens_at_once(CPU) // 2)
+
+
 def test_what_is_measured_draws_no_random_numbers_and_learns_no_statistics() -> None:
     model = build_model("letters", dropout=0.5)
     use_fast_dropout(model)
