@@ -97,7 +97,8 @@ class GraphBudget:
         if self.bytes is not None:
             total = sum(work.tokens() * self._measured(work, dtype) for work in works)
             too_many = too_many or total > self.bytes
-            per_token = max(self._per_token[work.encoder] for work in works)
+            # At least a byte: what is frozen as a whole keeps nothing.
+            per_token = max(1.0, *(self._per_token[work.encoder] for work in works))
             tokens = min(tokens, max(1, int(self.bytes / per_token)))
             self._tried = tokens * per_token if too_many else total
         # Chunks are computed twice, whatever their size: none is larger than pays.

@@ -153,6 +153,14 @@ def test_a_batch_that_does_not_fit_takes_the_memory_of_a_small_one(monkeypatch: 
     assert budget.limit([work_of([100] * 27_000)], torch.float32) == Limit(tokens_at_once(CPU))
 
 
+def test_what_is_frozen_as_a_whole_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free_memory", lambda device: 2 * 2**20)
+    budget, work = GraphBudget([], CPU), work_of([100] * 250)
+    work.encoder.requires_grad_(requires_grad=False)
+    assert memory._graph_bytes(work, 0, CPU, torch.float32) == 0
+    assert budget.limit([work], torch.float32) is None
+
+
 def test_what_ran_out_of_memory_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free_memory", lambda device: 2 * 2**30)
     budget, work = GraphBudget([], CPU), work_of([100] * 250)
